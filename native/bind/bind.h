@@ -1,0 +1,10 @@
+// The only folder that knows Python: one file for each family of bindings, each adds itself to the module.
+#pragma once
+#include <nanobind/nanobind.h>
+
+namespace pellucid::bind {
+void bind_ops(nanobind::module_& m);       // thread pool, packed matrices, kernels
+void bind_text(nanobind::module_& m);      // vocabularies, SPM and BPE merging
+void bind_sampling(nanobind::module_& m);  // log-softmax, top-k, keyed noise
+void bind_files(nanobind::module_& m);     // scanning of file headers
+}  // namespace pellucid::bind

@@ -1,0 +1,277 @@
+// Python's side of the kernels: checks every array once, then hands pointers down.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include <optional>
+#include <stdexcept>
+
+#include "bind/bind.h"
+#include "quant/packed.h"
+#include "runner.h"
+
+namespace nb = nanobind;
+
+namespace pellucid::bind {
+namespace {
+
+using Floats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using RawBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Anything = nb::ndarray<nb::c_contig, nb::device::cpu>;
+
+void require(bool condition, const char* message) {
+  if (!condition) throw nb::value_error(message);
+}
+
+int64_t rows_of(const Floats& x) { return x.ndim() == 0 ? 0 : static_cast<int64_t>(x.shape(0)); }
+int64_t width_of(const Floats& x) { return x.ndim() && x.shape(0) ? static_cast<int64_t>(x.size() / x.shape(0)) : 0; }
+int64_t size_of(const Floats& x) { return static_cast<int64_t>(x.size()); }
+
+void check_range(const int32_t* values, int64_t n, int64_t limit, const char* message) {
+  for (int64_t i = 0; i < n; ++i) require(values[i] >= 0 && values[i] < limit, message);
+}
+
+// A recorded program with the arrays that it reads and writes.
+struct HeldProgram {
+  std::unique_ptr<Program> program;
+  std::vector<nb::object> arrays;
+};
+
+// The runner and, while recording, the arrays to keep alive.
+struct PyRunner {
+  Runner runner;
+  std::vector<nb::object> arrays;
+
+  template <class... A> void keep(const A&... a) {
+    if (runner.is_recording()) (arrays.push_back(nb::cast(a)), ...);
+  }
+};
+
+const quant::FormatInfo& format_of(const std::string& label) {
+  const quant::FormatInfo* f = quant::find_format(label);
+  if (!f) throw nb::value_error(("unknown weight format " + label).c_str());
+  return *f;
+}
+
+void check_bytes(const RawBytes& data, const quant::FormatInfo& f, int64_t rows, int64_t width) {
+  require(rows > 0 && width > 0 && width % f.block_size == 0, "a matrix must have rows, and rows of whole blocks");
+  require(width / f.block_size <= INT64_MAX / f.block_bytes / rows, "matrix too large");
+  require(static_cast<int64_t>(data.size()) == rows * (width / f.block_size) * f.block_bytes,
+          "the bytes do not match the matrix's shape");
+}
+
+std::shared_ptr<Matrix> pack(PyRunner& self, const std::string& label, RawBytes data, int64_t outputs, int64_t inputs,
+                             std::optional<Floats> bias) {
+  const quant::FormatInfo& f = format_of(label);
+  check_bytes(data, f, outputs, inputs);
+  require(!bias || size_of(*bias) == outputs, "a bias needs one value for each output");
+  std::shared_ptr<Matrix> m;
+  {
+    nb::gil_scoped_release release;
+    m = self.runner.pack(static_cast<int>(f.format), data.data(), outputs, inputs);
+  }
+  if (bias) m->bias.assign(bias->data(), bias->data() + outputs);
+  return m;
+}
+
+void linear(PyRunner& self, Floats x, const std::vector<std::shared_ptr<Matrix>>& weights, const std::vector<Floats>& y) {
+  const int n = static_cast<int>(weights.size());
+  require(n >= 1 && n <= kMaxWeights && y.size() == weights.size(), "linear takes one to four matrices, with as many outputs");
+  const Matrix* w[kMaxWeights];
+  float* out[kMaxWeights];
+  const int64_t rows = rows_of(x);
+  for (int i = 0; i < n; ++i) {
+    w[i] = weights[static_cast<size_t>(i)].get();
+    out[i] = y[static_cast<size_t>(i)].data();
+    require(rows * w[i]->inputs == size_of(x), "linear: x is not [rows, inputs]");
+    require(rows * w[i]->outputs == size_of(y[static_cast<size_t>(i)]), "linear: an output is not [rows, outputs]");
+    self.keep(y[static_cast<size_t>(i)], weights[static_cast<size_t>(i)]);
+  }
+  self.keep(x);
+  if (rows == 0) return;
+  nb::gil_scoped_release release;
+  self.runner.linear(x.data(), rows, w, out, n);
+}
+
+void embed(PyRunner& self, const std::string& label, RawBytes table, int64_t table_rows, Ints ids, float scale, Floats out) {
+  const quant::FormatInfo& f = format_of(label);
+  const int64_t rows = static_cast<int64_t>(ids.size()), width = width_of(out);
+  require(rows == rows_of(out), "embed: out is not [rows, width]");
+  if (rows == 0) return;
+  check_bytes(table, f, table_rows, width);
+  check_range(ids.data(), rows, table_rows, "embed: a token id is outside the vocabulary");
+  self.keep(table, ids, out);
+  nb::gil_scoped_release release;
+  self.runner.embed({ids.data(), out.data(), table.data(), rows, width, width / f.block_size * f.block_bytes,
+                     static_cast<int>(f.format), scale});
+}
+
+NormArgs norm_args(const Floats& x, const Floats& weight, const float* bias, float eps, const Floats& out) {
+  const int64_t width = size_of(weight);
+  require(width > 0 && size_of(x) % width == 0 && size_of(x) == size_of(out), "norm: x is not made of groups of the weight's width");
+  return {x.data(), weight.data(), bias, out.data(), size_of(x) / width, width, eps};
+}
+
+void rms_norm(PyRunner& self, Floats x, Floats weight, float eps, Floats out) {
+  const NormArgs args = norm_args(x, weight, nullptr, eps, out);
+  self.keep(x, weight, out);
+  nb::gil_scoped_release release;
+  self.runner.rms_norm(args);
+}
+
+void layer_norm(PyRunner& self, Floats x, Floats weight, Floats bias, float eps, Floats out) {
+  require(size_of(bias) == size_of(weight), "layer_norm: weight and bias differ in size");
+  const NormArgs args = norm_args(x, weight, bias.data(), eps, out);
+  self.keep(x, weight, bias, out);
+  nb::gil_scoped_release release;
+  self.runner.layer_norm(args);
+}
+
+void rope(PyRunner& self, Floats x, Ints positions, Floats cosines, Floats sines, int64_t head_dim, bool interleaved, Floats out) {
+  const int64_t rows = rows_of(x), half = width_of(cosines);
+  require(static_cast<int64_t>(positions.size()) == rows && size_of(out) == size_of(x), "rope: shapes differ");
+  require(size_of(cosines) == size_of(sines) && half > 0 && 2 * half <= head_dim, "rope: the table does not fit the head");
+  if (rows == 0) return;
+  require(width_of(x) % head_dim == 0, "rope: x is not [rows, heads * head_dim]");
+  check_range(positions.data(), rows, rows_of(cosines), "rope: a position is outside the table");
+  self.keep(x, positions, cosines, sines, out);
+  nb::gil_scoped_release release;
+  self.runner.rope({x.data(), positions.data(), cosines.data(), sines.data(), out.data(), rows, width_of(x) / head_dim,
+                    head_dim, 2 * half, interleaved});
+}
+
+void glu(PyRunner& self, Floats gate, std::optional<Floats> up, int activation, Floats out) {
+  require(size_of(gate) == size_of(out) && (!up || size_of(*up) == size_of(gate)), "glu: shapes differ");
+  require(activation >= 0 && activation <= 2, "glu: unknown activation");
+  self.keep(gate, out);
+  if (up) self.keep(*up);
+  nb::gil_scoped_release release;
+  self.runner.glu({gate.data(), up ? up->data() : nullptr, out.data(), size_of(gate), activation});
+}
+
+void add(PyRunner& self, Floats x, Floats y, Floats out) {
+  require(size_of(x) == size_of(out) && size_of(y) > 0 && size_of(x) % size_of(y) == 0, "add: shapes differ");
+  self.keep(x, y, out);
+  nb::gil_scoped_release release;
+  self.runner.add({x.data(), y.data(), out.data(), size_of(x), size_of(y)});
+}
+
+void rows(PyRunner& self, Floats x, Ints index, Floats out) {
+  const int64_t n = static_cast<int64_t>(index.size());
+  require(rows_of(out) == n, "rows: out is not [len(index), width]");
+  if (n == 0) return;
+  require(width_of(out) == width_of(x), "rows: widths differ");
+  check_range(index.data(), n, rows_of(x), "rows: an index is outside x");
+  self.keep(x, index, out);
+  nb::gil_scoped_release release;
+  self.runner.rows({x.data(), index.data(), out.data(), n, width_of(x)});
+}
+
+void attention(PyRunner& self, Floats q, Floats k, Floats v, Anything k_cache, Anything v_cache, Ints positions, Ints slots,
+               Ints sequence_ids, Table block_tables, int64_t kv_heads, int64_t head_dim, int64_t block_size, int64_t window,
+               float scale, Floats out) {
+  const int64_t n = static_cast<int64_t>(positions.size()), padded = (head_dim + 15) / 16 * 16;
+  if (n == 0) return;
+  require(head_dim >= 1 && head_dim <= 1024, "attention: head_dim must be 1 to 1024");
+  require(kv_heads >= 1 && block_size >= 16 && block_size % 16 == 0 && kRun % block_size == 0 && window >= 0,
+          "attention: block_size must be 16, 32, 64, 128 or 256");
+  require(size_of(q) % (n * head_dim) == 0 && size_of(out) == size_of(q), "attention: q or out is not [rows, heads * head_dim]");
+  const int64_t heads = size_of(q) / (n * head_dim);
+  require(heads % kv_heads == 0, "attention: heads must be a multiple of kv_heads");
+  require(size_of(k) == n * kv_heads * head_dim && size_of(v) == size_of(k), "attention: k or v is not [rows, kv_heads * head_dim]");
+  const bool half = k_cache.dtype() == nb::dtype<uint16_t>() ;
+  require((half || k_cache.dtype() == nb::dtype<float>()) && v_cache.dtype() == k_cache.dtype(), "attention: the cache must be float32 or (as uint16) float16");
+  const int64_t k_block = kv_heads * head_dim * block_size, blocks = static_cast<int64_t>(k_cache.size()) / k_block;
+  require(blocks * k_block == static_cast<int64_t>(k_cache.size()) &&
+              blocks * kv_heads * padded * block_size == static_cast<int64_t>(v_cache.size()),
+          "attention: the cache's shape does not fit");
+  require(static_cast<int64_t>(slots.size()) == n && static_cast<int64_t>(sequence_ids.size()) == n, "attention: batch arrays differ in length");
+  const int64_t max_blocks = static_cast<int64_t>(block_tables.shape(1));
+  check_range(slots.data(), n, blocks * block_size, "attention: a slot is outside the cache");
+  check_range(sequence_ids.data(), n, static_cast<int64_t>(block_tables.shape(0)), "attention: a sequence has no block table");
+  check_range(positions.data(), n, max_blocks * block_size, "attention: a position is outside its block table");
+  check_range(block_tables.data(), static_cast<int64_t>(block_tables.size()), blocks, "attention: a block is outside the cache");
+  AttentionArgs args = {};
+  args.q = q.data();
+  args.k = k.data();
+  args.v = v.data();
+  args.out = out.data();
+  args.k_cache = k_cache.data();
+  args.v_cache = v_cache.data();
+  args.positions = positions.data();
+  args.slots = slots.data();
+  args.sequence_ids = sequence_ids.data();
+  args.block_tables = block_tables.data();
+  args.rows = n;
+  args.heads = heads;
+  args.kv_heads = kv_heads;
+  args.head_dim = head_dim;
+  args.max_blocks = max_blocks;
+  args.block_size = block_size;
+  args.window = window;
+  args.scale = scale;
+  args.half = half;
+  self.keep(q, k, v, k_cache, v_cache, positions, slots, sequence_ids, block_tables, out);
+  nb::gil_scoped_release release;
+  self.runner.attention(args, max_blocks * block_size);
+}
+
+}  // namespace
+
+void bind_ops(nb::module_& m) {
+  m.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (const char* const* n = available_kernels(); *n; ++n) names.emplace_back(*n);
+    return names;
+  }, "The instruction sets that this machine runs, best first.");
+
+  nb::class_<Matrix>(m, "Matrix", "A packed matrix.")
+      .def_prop_ro("shape", [](const Matrix& w) { return nb::make_tuple(w.outputs, w.inputs); })
+      .def_prop_ro("format", [](const Matrix& w) { return std::string(quant::info(static_cast<quant::Format>(w.format)).name); })
+      .def_prop_ro("num_bytes", [](const Matrix& w) { return w.num_panels * w.panel_bytes; });
+
+  nb::class_<HeldProgram>(m, "Program", "Recorded operations over fixed buffers.")
+      .def_prop_ro("num_stages", [](const HeldProgram& p) { return p.program->stages.size(); });
+
+  nb::class_<PyRunner>(m, "Runner", "A pool of threads and the kernels of one instruction set.")
+      .def("__init__", [](PyRunner* self, int num_threads, std::optional<std::string> isa) {
+        require(num_threads >= 1 && num_threads <= 1024, "num_threads must be 1 to 1024");
+        const Kernels* kernels = isa ? find_kernels(isa->c_str()) : &best_kernels();
+        if (!kernels) throw nb::value_error(("this machine does not run the instruction set " + *isa).c_str());
+        new (self) PyRunner{Runner(num_threads, *kernels), {}};
+      }, nb::arg("num_threads"), nb::arg("isa").none() = nb::none())
+      .def_prop_ro("num_threads", [](const PyRunner& r) { return r.runner.num_threads(); })
+      .def_prop_ro("isa", [](const PyRunner& r) { return std::string(r.runner.kernels().name); })
+      .def_prop_ro("packed_bytes", [](const PyRunner& r) { return r.runner.arena()->used(); })
+      .def("pack", pack, nb::arg("format"), nb::arg("data"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("bias").none())
+      .def("linear", linear)
+      .def("embed", embed)
+      .def("rms_norm", rms_norm)
+      .def("layer_norm", layer_norm)
+      .def("rope", rope)
+      .def("glu", glu, nb::arg("gate"), nb::arg("up").none(), nb::arg("activation"), nb::arg("out"))
+      .def("add", add)
+      .def("rows", rows)
+      .def("attention", attention)
+      .def("start_recording", [](PyRunner& r) { r.runner.start_recording(); r.arrays.clear(); })
+      .def("stop_recording", [](PyRunner& r) {
+        require(r.runner.is_recording(), "nothing is being recorded");
+        auto held = std::make_unique<HeldProgram>();
+        held->program = r.runner.stop_recording();
+        held->arrays = std::move(r.arrays);
+        r.arrays.clear();
+        return held;
+      })
+      .def("run", [](PyRunner& r, const HeldProgram& p) {
+        nb::gil_scoped_release release;
+        r.runner.run(*p.program);
+      });
+}
+
+}  // namespace pellucid::bind

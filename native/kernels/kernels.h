@@ -1,0 +1,143 @@
+// The arguments of every kernel and the table of kernels of one instruction set. No vector code here.
+//
+// Arrays are row-major and dense; float32 unless said. "Row" is one token of the pass.
+#pragma once
+#include <cstdint>
+
+#include "threads.h"
+
+namespace pellucid {
+
+inline constexpr int kMaxWeights = 4;  // matrices that share one x in a linear
+inline constexpr int kRun = 256;       // positions of one attention run, aligned to absolute positions
+inline constexpr int kQueryTile = 8;   // queries that share one reading of K and V
+
+// Activations rounded to int8. Rows come in tiles of up to `tile_rows`; a tile of R rows is, for each block of
+// 32 inputs: int8 q[R][32]; float scale[R]; float scale * sum(q) [R]; int32 -sum(q) [R]; int32 -sum of each half [R][2].
+inline constexpr int kActivationBytes = 52;  // for each row and block
+struct QuantiseArgs {
+  const float* x;  // [rows, inputs]
+  uint8_t* out;
+  int64_t rows, inputs;
+};
+
+struct PackedWeight {
+  const uint8_t* data;  // panels (quant/packed.h)
+  const float* bias;    // [outputs] or null
+  float* y;             // [rows, outputs]
+  int64_t outputs, num_panels, panel_bytes;
+  int format;           // quant::Format
+};
+
+struct LinearArgs {
+  PackedWeight weight[kMaxWeights];
+  int num_weights;
+  const float* x;   // [rows, inputs]
+  uint8_t* xq;      // QuantiseArgs::out; unused where all weights are float
+  uint8_t* own_xq;  // one row: each thread rounds it for itself, at own_xq + thread * own_stride
+  int64_t own_stride;
+  int64_t rows, inputs, step;  // step: panels taken at a time
+};
+
+struct EmbedArgs {
+  const int32_t* ids;
+  float* out;  // [rows, width]
+  const uint8_t* table;
+  int64_t rows, width, row_bytes;
+  int format;
+  float scale;
+};
+
+struct NormArgs {
+  const float* x;
+  const float* weight;  // [width]
+  const float* bias;    // [width]; layer norm only
+  float* out;
+  int64_t groups, width;  // each group of `width` values is normalised by itself
+  float eps;
+};
+
+struct RopeArgs {
+  const float* x;  // [rows, heads * head_dim]
+  const int32_t* positions;
+  const float* cosines;  // [max_positions, rotary / 2]
+  const float* sines;
+  float* out;
+  int64_t rows, heads, head_dim, rotary;
+  bool interleaved;
+};
+
+struct GluArgs {
+  const float* gate;
+  const float* up;  // null: the activation alone
+  float* out;
+  int64_t size;
+  int activation;  // Activation
+};
+enum class Activation : int { kSilu, kGeluTanh, kGelu };
+
+struct AddArgs {
+  const float* x;
+  const float* y;
+  float* out;
+  int64_t size, period;  // y has `period` values, repeated
+};
+
+struct RowsArgs {
+  const float* x;
+  const int32_t* index;
+  float* out;
+  int64_t num_rows, width;
+};
+
+// K: [block][kv_head][position / 16][head_dim][16]; V: [block][kv_head][position][head_dim padded to 16]. float32 or float16.
+struct AttentionArgs {
+  const float* q;  // [rows, heads * head_dim]
+  const float* k;  // [rows, kv_heads * head_dim]
+  const float* v;
+  float* out;  // [rows, heads * head_dim]
+  void* k_cache;
+  void* v_cache;
+  const int32_t* positions;     // [rows]
+  const int32_t* slots;         // [rows]
+  const int32_t* sequence_ids;  // [rows]
+  const int32_t* block_tables;  // [num_sequences, max_blocks]
+  int64_t rows, heads, kv_heads, head_dim, max_blocks, block_size;
+  int64_t window;   // 0: none
+  float scale;
+  bool half;        // the cache is float16
+  // Query tiles: rows tile_rows[t] .. tile_rows[t + 1] of one sequence, at most kQueryTile queries with all heads of a
+  // group. A group of more than kQueryTile heads has one row a tile, which counts as several tiles.
+  const int32_t* tile_rows;
+  int64_t num_tiles;
+  // With few tiles and more than one run, the runs are shared out to the threads: partials of each (tile, kv head, run)
+  // go to scratch [tile][kv_head][run][query][2 + padded head_dim], and a second stage merges them. Null: never.
+  float* scratch;
+};
+
+struct Kernels {
+  const char* name;
+  int tile_rows;        // rows of an activation tile
+  bool wide_is_signed;  // how 8-bit weights are stored
+  void (*quantise)(const void*, Worker&);
+  void (*linear)(const void*, Worker&);
+  void (*rms_norm)(const void*, Worker&);
+  void (*layer_norm)(const void*, Worker&);
+  void (*rope)(const void*, Worker&);
+  void (*glu)(const void*, Worker&);
+  void (*add)(const void*, Worker&);
+  void (*attention_write)(const void*, Worker&);
+  void (*attention)(const void*, Worker&);
+  void (*attention_merge)(const void*, Worker&);
+};
+
+// The best table for this machine, or the one of that name (null if this machine or build lacks it).
+const Kernels& best_kernels();
+const Kernels* find_kernels(const char* name);
+// Names of all tables that this machine can run, best first; null-terminated.
+const char* const* available_kernels();
+
+// Bytes of the rounding of `rows` rows.
+constexpr int64_t activation_bytes(int64_t rows, int64_t inputs) { return rows * (inputs / 32) * kActivationBytes; }
+
+}  // namespace pellucid

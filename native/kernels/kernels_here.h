@@ -1,0 +1,16 @@
+// The kernels of the instruction set being compiled; gathered by table.cc.
+#pragma once
+#include "threads.h"
+
+namespace pellucid::PELLUCID_ISA {
+void quantise(const void* arguments, Worker& worker);
+void linear(const void* arguments, Worker& worker);
+void rms_norm(const void* arguments, Worker& worker);
+void layer_norm(const void* arguments, Worker& worker);
+void rope(const void* arguments, Worker& worker);
+void glu(const void* arguments, Worker& worker);
+void add(const void* arguments, Worker& worker);
+void attention_write(const void* arguments, Worker& worker);
+void attention(const void* arguments, Worker& worker);
+void attention_merge(const void* arguments, Worker& worker);
+}  // namespace pellucid::PELLUCID_ISA

@@ -1,0 +1,281 @@
+// y = x W^T + bias. Output rows lie in the vector lanes, so that each output is one sequential chain over its inputs,
+// whatever the number of rows of x: the numeric contract by construction.
+//
+// Quantised weights: integer dots of 32 inputs (exact), then one fused multiply-add of the block into the chain, in
+// ascending order of blocks. Float weights: two chains (even and odd inputs), added at the end.
+#include <cstring>
+
+#include "kernels/formats.h"
+#include "kernels/kernels.h"
+#include "kernels/kernels_here.h"
+
+namespace pellucid::PELLUCID_ISA {
+namespace {
+
+using quant::Format;
+
+// --- rounding of activations ------------------------------------------------------------------------------------
+
+// One row of one block: q = round(x * 127 / max|x|), ties to even.
+inline void quantise_block(const float* x, int8_t* q, float* scale, float* scaled_sum, int32_t* neg_sum,
+                           int32_t* neg_halves) {
+  const f32x16 a = load(x), b = load(x + 16);
+  const float largest = reduce_max(max(abs(a), abs(b)));
+  const f32x16 inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
+  const f32x16 qa = round_even(mul(a, inverse)), qb = round_even(mul(b, inverse));
+  store_i8(q, to_int(qa));
+  store_i8(q + 16, to_int(qb));
+  const float first = reduce_add(qa), second = reduce_add(qb);  // exact: integers below 2^24
+  *scale = largest / 127.0f;
+  *scaled_sum = *scale * (first + second);
+  // A row that holds infinities or NaN has no sum; its scale makes the outputs NaN all the same.
+  const bool sane = largest < __builtin_inff() && first == first && second == second;
+  neg_halves[0] = sane ? -static_cast<int32_t>(first) : 0;
+  neg_halves[1] = sane ? -static_cast<int32_t>(second) : 0;
+  *neg_sum = neg_halves[0] + neg_halves[1];
+}
+
+// Rows [0, count) of a tile of `count` rows.
+void quantise_tile(const float* x, int64_t inputs, int count, uint8_t* out) {
+  for (int64_t b = 0; b < inputs / 32; ++b, out += count * kActivationBytes) {
+    int8_t* q = reinterpret_cast<int8_t*>(out);
+    float* scale = reinterpret_cast<float*>(out + count * 32);
+    int32_t* sums = reinterpret_cast<int32_t*>(out + count * 40);
+    int32_t* halves = reinterpret_cast<int32_t*>(out + count * 44);
+    for (int r = 0; r < count; ++r)
+      quantise_block(x + r * inputs + 32 * b, q + 32 * r, scale + r, scale + count + r, sums + r, halves + 2 * r);
+  }
+}
+
+inline int rows_of_tile(int64_t rows, int64_t tile) {
+  const int64_t left = rows - tile * kTileRows;
+  return static_cast<int>(left < kTileRows ? left : kTileRows);
+}
+
+// --- one panel of 16 outputs times one tile of R rows -------------------------------------------------------------
+
+template <class F> inline i32x16 dot(i32x16 acc, u8x64 w, const int8_t* x) {
+  if constexpr (F::kWide) return dot4_wide(acc, w, x);
+  else return dot4(acc, w, x);
+}
+
+// The integer dot begins with -offset * sum(q), so that stored values need no subtraction.
+template <class F> inline i32x16 dot_start(int32_t neg_sum) {
+  if constexpr (F::kShift < 0) return zero_i();
+  else return shift_left<F::kShift>(set1(neg_sum));
+}
+
+template <class F, int R>
+inline void panel_times_tile(const uint8_t* panel, int64_t blocks, const uint8_t* x, f32x16 (&acc)[R]) {
+  const int64_t supers = (blocks + 7) / 8;
+  const uint8_t* weights = panel + quant::header_bytes(F::kScheme, blocks);
+  for (int r = 0; r < R; ++r) acc[r] = zero_f();
+  for (int64_t b = 0; b < blocks; ++b, weights += F::kBytes, x += R * kActivationBytes) {
+    const int8_t* q = reinterpret_cast<const int8_t*>(x);
+    const float* scale = reinterpret_cast<const float*>(x + R * 32);
+    const float* scaled_sum = scale + R;
+    const int32_t* neg_sum = reinterpret_cast<const int32_t*>(x + R * 40);
+    const int32_t* neg_half = reinterpret_cast<const int32_t*>(x + R * 44);
+    u8x64 w[8];
+    unpack<F::kBits>(weights, w);
+
+    if constexpr (F::kScheme == Scheme::kSuper16 || F::kScheme == Scheme::kSuper16Min) {
+      const f32x16 d = lanes_f16(panel, b / 8);
+      const uint8_t* sc = panel + supers * (F::kScheme == Scheme::kSuper16 ? 32 : 64) + 32 * b;
+      i32x16 s0, s1;
+      if constexpr (F::kScheme == Scheme::kSuper16) {
+        s0 = load_i8_to_i32(reinterpret_cast<const int8_t*>(sc));
+        s1 = load_i8_to_i32(reinterpret_cast<const int8_t*>(sc + 16));
+      } else {
+        s0 = load_u8_to_i32(sc);
+        s1 = load_u8_to_i32(sc + 16);
+      }
+      i32x16 d0[R], d1[R];
+      for (int r = 0; r < R; ++r) {
+        d0[r] = dot_start<F>(neg_half[2 * r]);
+        d1[r] = dot_start<F>(neg_half[2 * r + 1]);
+      }
+      for (int g = 0; g < 4; ++g)
+        for (int r = 0; r < R; ++r) {
+          d0[r] = dot<F>(d0[r], w[g], q + 32 * r + 4 * g);
+          d1[r] = dot<F>(d1[r], w[g + 4], q + 32 * r + 4 * g + 16);
+        }
+      for (int r = 0; r < R; ++r) {
+        const i32x16 total = add(mul(s0, d0[r]), mul(s1, d1[r]));
+        acc[r] = fma(to_float(total), mul(d, set1(scale[r])), acc[r]);
+      }
+      if constexpr (F::kScheme == Scheme::kSuper16Min) {
+        const f32x16 dmin = lanes_f16(panel + supers * 32, b / 8);
+        const uint8_t* mn = panel + supers * 64 + blocks * 32 + 32 * b;
+        const i32x16 m0 = load_u8_to_i32(mn), m1 = load_u8_to_i32(mn + 16);
+        for (int r = 0; r < R; ++r) {
+          const i32x16 total = add(mul(m0, set1(neg_half[2 * r])), mul(m1, set1(neg_half[2 * r + 1])));
+          acc[r] = fma(to_float(total), mul(dmin, set1(scale[r])), acc[r]);
+        }
+      }
+    } else {
+      f32x16 d, m;
+      if constexpr (F::kScheme == Scheme::kSuper) {
+        const uint8_t* sc = panel + supers * 64;
+        d = mul(lanes_f16(panel, b / 8), lanes_u8(sc, b));
+        m = sub(zero_f(), mul(lanes_f16(panel + supers * 32, b / 8), lanes_u8(sc + blocks * 16, b)));
+      } else {
+        d = lanes_f16(panel, b);
+        if constexpr (F::kScheme == Scheme::kScaleMin) m = lanes_f16(panel + blocks * 32, b);
+      }
+      i32x16 dots[R];
+      for (int r = 0; r < R; ++r) dots[r] = dot_start<F>(neg_sum[r]);
+      for (int g = 0; g < 8; ++g)
+        for (int r = 0; r < R; ++r) dots[r] = dot<F>(dots[r], w[g], q + 32 * r + 4 * g);
+      for (int r = 0; r < R; ++r) {
+        acc[r] = fma(to_float(dots[r]), mul(d, set1(scale[r])), acc[r]);
+        if constexpr (F::kScheme != Scheme::kScale) acc[r] = fma(m, set1(scaled_sum[r]), acc[r]);
+      }
+    }
+  }
+}
+
+// Adds the bias and writes 16 outputs (fewer at the end of the matrix).
+inline void write_outputs(f32x16 value, const PackedWeight& w, int64_t row, int64_t first) {
+  float* y = w.y + row * w.outputs + first;
+  if (first + 16 <= w.outputs) {
+    if (w.bias) value = add(value, load(w.bias + first));
+    store(y, value);
+    return;
+  }
+  float lanes[16];
+  store(lanes, value);
+  for (int64_t i = 0; first + i < w.outputs; ++i) y[i] = w.bias ? lanes[i] + w.bias[first + i] : lanes[i];
+}
+
+template <class F, int R>
+inline void tile_outputs(const PackedWeight& w, int64_t panel, int64_t blocks, const uint8_t* x, int64_t row) {
+  f32x16 acc[R];
+  panel_times_tile<F, R>(w.data + panel * w.panel_bytes, blocks, x, acc);
+  for (int r = 0; r < R; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
+}
+
+template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
+  const int64_t blocks = a.inputs / 32;
+  for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
+    const uint8_t* x = xq + row * blocks * kActivationBytes;
+    switch (rows_of_tile(a.rows, tile)) {
+      case 1: tile_outputs<F, 1>(w, panel, blocks, x, row); break;
+      case 2: tile_outputs<F, 2>(w, panel, blocks, x, row); break;
+#define PELLUCID_CASE(n) \
+  case n:                \
+    if constexpr (n <= kTileRows) tile_outputs<F, n <= kTileRows ? n : 1>(w, panel, blocks, x, row); \
+    break;
+      PELLUCID_CASE(3)
+      PELLUCID_CASE(4)
+      PELLUCID_CASE(5)
+      PELLUCID_CASE(6)
+      PELLUCID_CASE(7)
+      PELLUCID_CASE(8)
+#undef PELLUCID_CASE
+    }
+  }
+}
+
+// --- float weights --------------------------------------------------------------------------------------------
+
+template <Format F> struct FloatWeight;
+template <> struct FloatWeight<Format::F32> {
+  using Type = float;
+  static f32x16 get(const float* p) { return load(p); }
+};
+template <> struct FloatWeight<Format::F16> {
+  using Type = uint16_t;
+  static f32x16 get(const uint16_t* p) { return load_f16(p); }
+};
+template <> struct FloatWeight<Format::BF16> {
+  using Type = uint16_t;
+  static f32x16 get(const uint16_t* p) { return load_bf16(p); }
+};
+
+template <Format F, int R>
+inline void float_tile(const LinearArgs& a, const PackedWeight& w, int64_t panel, int64_t row) {
+  using W = FloatWeight<F>;
+  const auto* p = reinterpret_cast<const typename W::Type*>(w.data + panel * w.panel_bytes);
+  const float* x = a.x + row * a.inputs;
+  const int64_t n = a.inputs;
+  f32x16 even[R][2], odd[R][2];
+  for (int r = 0; r < R; ++r) even[r][0] = even[r][1] = odd[r][0] = odd[r][1] = zero_f();
+  int64_t k = 0;
+  for (; k + 2 <= n; k += 2, p += 64) {
+    const f32x16 w0 = W::get(p), w1 = W::get(p + 16), w2 = W::get(p + 32), w3 = W::get(p + 48);
+    for (int r = 0; r < R; ++r) {
+      const f32x16 x0 = set1(x[r * n + k]), x1 = set1(x[r * n + k + 1]);
+      even[r][0] = fma(w0, x0, even[r][0]);
+      even[r][1] = fma(w1, x0, even[r][1]);
+      odd[r][0] = fma(w2, x1, odd[r][0]);
+      odd[r][1] = fma(w3, x1, odd[r][1]);
+    }
+  }
+  if (k < n)
+    for (int r = 0; r < R; ++r)
+      for (int h = 0; h < 2; ++h) even[r][h] = fma(W::get(p + 16 * h), set1(x[r * n + k]), even[r][h]);
+  for (int r = 0; r < R; ++r)
+    for (int h = 0; h < 2; ++h)
+      if (32 * panel + 16 * h < w.outputs) write_outputs(add(even[r][h], odd[r][h]), w, row + r, 32 * panel + 16 * h);
+}
+
+template <Format F> void float_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel) {
+  int64_t row = 0;
+  for (; row + kFloatTileRows <= a.rows; row += kFloatTileRows) float_tile<F, kFloatTileRows>(a, w, panel, row);
+  for (; row < a.rows; ++row) float_tile<F, 1>(a, w, panel, row);
+}
+
+void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
+  switch (static_cast<Format>(w.format)) {
+    case Format::F32: return float_panel<Format::F32>(a, w, panel);
+    case Format::F16: return float_panel<Format::F16>(a, w, panel);
+    case Format::BF16: return float_panel<Format::BF16>(a, w, panel);
+#define PELLUCID_FORMAT(name) \
+  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, xq);
+      PELLUCID_FORMAT(Q4_0)
+      PELLUCID_FORMAT(Q4_1)
+      PELLUCID_FORMAT(Q5_0)
+      PELLUCID_FORMAT(Q5_1)
+      PELLUCID_FORMAT(Q8_0)
+      PELLUCID_FORMAT(Q2_K)
+      PELLUCID_FORMAT(Q3_K)
+      PELLUCID_FORMAT(Q4_K)
+      PELLUCID_FORMAT(Q5_K)
+      PELLUCID_FORMAT(Q6_K)
+#undef PELLUCID_FORMAT
+  }
+}
+
+}  // namespace
+
+void quantise(const void* arguments, Worker& worker) {
+  const auto& a = *static_cast<const QuantiseArgs*>(arguments);
+  const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows, row_bytes = a.inputs / 32 * kActivationBytes;
+  for (int64_t begin, end; worker.take(tiles, 1, begin, end);)
+    quantise_tile(a.x + begin * kTileRows * a.inputs, a.inputs, rows_of_tile(a.rows, begin),
+                  a.out + begin * kTileRows * row_bytes);
+}
+
+void linear(const void* arguments, Worker& worker) {
+  const auto& a = *static_cast<const LinearArgs*>(arguments);
+  const uint8_t* xq = a.xq;
+  if (a.own_xq) {
+    uint8_t* own = a.own_xq + worker.index * a.own_stride;
+    quantise_tile(a.x, a.inputs, static_cast<int>(a.rows), own);
+    xq = own;
+  }
+  int64_t total = 0;
+  for (int i = 0; i < a.num_weights; ++i) total += a.weight[i].num_panels;
+  for (int64_t begin, end; worker.take(total, a.step, begin, end);) {
+    int64_t first = 0;  // of the current weight
+    for (int i = 0; i < a.num_weights; ++i) {
+      const PackedWeight& w = a.weight[i];
+      for (int64_t p = begin > first ? begin : first; p < end && p < first + w.num_panels; ++p)
+        one_panel(a, w, p - first, xq);
+      first += w.num_panels;
+    }
+  }
+}
+
+}  // namespace pellucid::PELLUCID_ISA

@@ -1,0 +1,16 @@
+#include "kernels/kernels.h"
+#include "kernels/kernels_here.h"
+#include "simd/simd.h"
+
+#define PELLUCID_TEXT_(x) #x
+#define PELLUCID_TEXT(x) PELLUCID_TEXT_(x)
+
+namespace pellucid::PELLUCID_ISA {
+
+extern const Kernels table;
+const Kernels table = {
+    PELLUCID_TEXT(PELLUCID_ISA), kTileRows, kWideIsSigned, quantise, linear, rms_norm, layer_norm, rope, glu, add,
+    attention_write, attention, attention_merge,
+};
+
+}  // namespace pellucid::PELLUCID_ISA

@@ -1,0 +1,220 @@
+#include "quant/packed.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace pellucid::quant {
+namespace {
+
+// The stored values of one block of 32 inputs, 16 rows: row r's 32 bytes at 32 r.
+using Rows = uint8_t[kLanes][kBlock];
+// The same as eight vectors of 64 bytes.
+using Groups = uint8_t[8][64];
+
+void to_groups(const Rows& rows, Groups& groups) {
+  for (int r = 0; r < kLanes; ++r)
+    for (int g = 0; g < 8; ++g) std::memcpy(&groups[g][4 * r], &rows[r][4 * g], 4);
+}
+
+// Writes the planes of `bits`-bit values; returns the end.
+uint8_t* write_planes(int bits, const Groups& t, uint8_t* out) {
+  if (bits == 8) {
+    std::memcpy(out, t, sizeof t);
+    return out + sizeof t;
+  }
+  int done = 0;  // bits written so far
+  if (bits >= 4) {
+    for (int j = 0; j < 4; ++j, out += 64)
+      for (int i = 0; i < 64; ++i) out[i] = static_cast<uint8_t>((t[j][i] & 15) | t[j + 4][i] << 4);
+    done = 4;
+  }
+  if (bits - done >= 2) {
+    for (int p = 0; p < 2; ++p, out += 64)
+      for (int i = 0; i < 64; ++i) {
+        uint8_t x = 0;
+        for (int j = 0; j < 4; ++j) x = static_cast<uint8_t>(x | ((t[4 * p + j][i] >> done) & 3) << (2 * j));
+        out[i] = x;
+      }
+    done += 2;
+  }
+  if (bits - done == 1) {
+    for (int i = 0; i < 64; ++i) {
+      uint8_t x = 0;
+      for (int j = 0; j < 8; ++j) x = static_cast<uint8_t>(x | ((t[j][i] >> done) & 1) << j);
+      out[i] = x;
+    }
+    out += 64;
+  }
+  return out;
+}
+
+void nibbles_of_32(const uint8_t* qs, uint8_t* out) {
+  for (int i = 0; i < 16; ++i) {
+    out[i] = qs[i] & 15;
+    out[i + 16] = qs[i] >> 4;
+  }
+}
+
+void fifth_bits(const uint8_t* qh, uint8_t* out) {
+  uint32_t bits;
+  std::memcpy(&bits, qh, 4);
+  for (int i = 0; i < kBlock; ++i) out[i] = static_cast<uint8_t>(out[i] | ((bits >> i) & 1) << 4);
+}
+
+// One row's block of 32 (number `b` of the row) as stored values.
+void values(const BlockQ4_0& x, int, bool, uint8_t* out) { nibbles_of_32(x.qs, out); }
+void values(const BlockQ4_1& x, int, bool, uint8_t* out) { nibbles_of_32(x.qs, out); }
+void values(const BlockQ5_0& x, int, bool, uint8_t* out) {
+  nibbles_of_32(x.qs, out);
+  fifth_bits(x.qh, out);
+}
+void values(const BlockQ5_1& x, int, bool, uint8_t* out) {
+  nibbles_of_32(x.qs, out);
+  fifth_bits(x.qh, out);
+}
+void values(const BlockQ8_0& x, int, bool wide_is_signed, uint8_t* out) {
+  const uint8_t flip = wide_is_signed ? 0 : 0x80;
+  for (int i = 0; i < kBlock; ++i) out[i] = static_cast<uint8_t>(static_cast<uint8_t>(x.qs[i]) ^ flip);
+}
+void values(const BlockQ4_K& x, int sub, bool, uint8_t* out) {
+  const uint8_t* qs = x.qs + 32 * (sub / 2);
+  for (int i = 0; i < kBlock; ++i) out[i] = (qs[i] >> (4 * (sub % 2))) & 15;
+}
+void values(const BlockQ5_K& x, int sub, bool, uint8_t* out) {
+  const uint8_t* qs = x.qs + 32 * (sub / 2);
+  for (int i = 0; i < kBlock; ++i)
+    out[i] = static_cast<uint8_t>(((qs[i] >> (4 * (sub % 2))) & 15) | ((x.qh[i] >> sub) & 1) << 4);
+}
+void values(const BlockQ6_K& x, int sub, bool, uint8_t* out) {
+  const int half = sub / 4, part = sub % 4;  // 128 values; 32 of them
+  const uint8_t* ql = x.ql + 64 * half + 32 * (part % 2);
+  const uint8_t* qh = x.qh + 32 * half;
+  for (int i = 0; i < kBlock; ++i)
+    out[i] = static_cast<uint8_t>(((ql[i] >> (4 * (part / 2))) & 15) | ((qh[i] >> (2 * part)) & 3) << 4);
+}
+void values(const BlockQ2_K& x, int sub, bool, uint8_t* out) {
+  for (int i = 0; i < kBlock; ++i) out[i] = (x.qs[32 * (sub / 4) + i] >> (2 * (sub % 4))) & 3;
+}
+void values(const BlockQ3_K& x, int sub, bool, uint8_t* out) {
+  for (int i = 0; i < kBlock; ++i)
+    out[i] = static_cast<uint8_t>(((x.qs[32 * (sub / 4) + i] >> (2 * (sub % 4))) & 3) | ((x.hmask[i] >> sub) & 1) << 2);
+}
+
+// One row's scales, written to its lane of the header.
+struct Header {
+  uint8_t* base;
+  int64_t blocks, lane;
+
+  void f16(int64_t at, int64_t index, uint16_t x) const { std::memcpy(base + at + index * 32 + lane * 2, &x, 2); }
+  void u8(int64_t at, int64_t index, uint8_t x) const { base[at + index * 16 + lane] = x; }
+  int64_t supers() const { return (blocks + 7) / 8; }
+};
+
+void scales(const BlockQ4_0& x, int64_t b, const Header& h) { h.f16(0, b, x.d); }
+void scales(const BlockQ5_0& x, int64_t b, const Header& h) { h.f16(0, b, x.d); }
+void scales(const BlockQ8_0& x, int64_t b, const Header& h) { h.f16(0, b, x.d); }
+template <class B> void scale_and_min(const B& x, int64_t b, const Header& h) {
+  h.f16(0, b, x.d);
+  h.f16(h.blocks * 32, b, x.m);
+}
+void scales(const BlockQ4_1& x, int64_t b, const Header& h) { scale_and_min(x, b, h); }
+void scales(const BlockQ5_1& x, int64_t b, const Header& h) { scale_and_min(x, b, h); }
+template <class B> void super_scales(const B& x, int64_t s, const Header& h) {
+  uint8_t sc[8], mn[8];
+  unpack_scales(x.scales, sc, mn);
+  h.f16(0, s, x.d);
+  h.f16(h.supers() * 32, s, x.dmin);
+  const int64_t at = h.supers() * 64;
+  for (int i = 0; i < 8; ++i) {
+    h.u8(at, 8 * s + i, sc[i]);
+    h.u8(at + h.blocks * 16, 8 * s + i, mn[i]);
+  }
+}
+void scales(const BlockQ4_K& x, int64_t s, const Header& h) { super_scales(x, s, h); }
+void scales(const BlockQ5_K& x, int64_t s, const Header& h) { super_scales(x, s, h); }
+void scales(const BlockQ6_K& x, int64_t s, const Header& h) {
+  h.f16(0, s, x.d);
+  for (int i = 0; i < 16; ++i) h.u8(h.supers() * 32, 16 * s + i, static_cast<uint8_t>(x.scales[i]));
+}
+void scales(const BlockQ3_K& x, int64_t s, const Header& h) {
+  int8_t sc[16];
+  unpack_scales_q3(x.scales, sc);
+  h.f16(0, s, x.d);
+  for (int i = 0; i < 16; ++i) h.u8(h.supers() * 32, 16 * s + i, static_cast<uint8_t>(sc[i]));
+}
+void scales(const BlockQ2_K& x, int64_t s, const Header& h) {
+  h.f16(0, s, x.d);
+  h.f16(h.supers() * 32, s, x.dmin);
+  const int64_t at = h.supers() * 64;
+  for (int i = 0; i < 16; ++i) {
+    h.u8(at, 16 * s + i, x.scales[i] & 15);
+    h.u8(at + h.blocks * 32, 16 * s + i, x.scales[i] >> 4);
+  }
+}
+
+template <class B, int kValues>
+void pack_quantised(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, bool wide_is_signed,
+                    uint8_t* panel) {
+  const PackedLayout layout = packed_layout(format);
+  const int64_t blocks = inputs / kBlock, row_bytes = inputs / kValues * static_cast<int64_t>(sizeof(B));
+  const int64_t header = header_bytes(layout.scheme, blocks);
+  const int live = static_cast<int>(std::min<int64_t>(kLanes, rows - first));
+  std::memset(panel, 0, static_cast<size_t>(header));
+  for (int r = 0; r < live; ++r) {
+    const B* row = reinterpret_cast<const B*>(src + (first + r) * row_bytes);
+    for (int64_t i = 0; i < inputs / kValues; ++i) scales(row[i], i, Header{panel, blocks, r});
+  }
+  uint8_t* out = panel + header;
+  Rows q = {};
+  Groups t;
+  for (int64_t b = 0; b < blocks; ++b) {
+    for (int r = 0; r < live; ++r) {
+      const B* row = reinterpret_cast<const B*>(src + (first + r) * row_bytes);
+      values(row[b * kBlock / kValues], static_cast<int>(b % (kValues / kBlock)), wide_is_signed, q[r]);
+    }
+    to_groups(q, t);
+    out = write_planes(layout.bits, t, out);
+  }
+}
+
+template <class T>
+void pack_float(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* panel) {
+  T* out = reinterpret_cast<T*>(panel);
+  const int live = static_cast<int>(std::min<int64_t>(kFloatRows, rows - first));
+  constexpr int64_t kStep = 16;  // inputs at a time: whole cache lines of the source
+  for (int64_t k0 = 0; k0 < inputs; k0 += kStep) {
+    const int64_t k1 = std::min(inputs, k0 + kStep);
+    for (int r = 0; r < kFloatRows; ++r)
+      for (int64_t k = k0; k < k1; ++k) {
+        T x = 0;
+        if (r < live) std::memcpy(&x, src + ((first + r) * inputs + k) * static_cast<int64_t>(sizeof(T)), sizeof(T));
+        out[k * kFloatRows + r] = x;
+      }
+  }
+}
+
+}  // namespace
+
+void pack_panel(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, bool wide_is_signed,
+                uint8_t* panel) {
+  switch (format) {
+    case Format::F32: return pack_float<uint32_t>(src, rows, inputs, first, panel);
+    case Format::F16:
+    case Format::BF16: return pack_float<uint16_t>(src, rows, inputs, first, panel);
+#define PELLUCID_PACK(name, n) \
+  case Format::name: return pack_quantised<Block##name, n>(format, src, rows, inputs, first, wide_is_signed, panel);
+    PELLUCID_PACK(Q4_0, kBlock)
+    PELLUCID_PACK(Q4_1, kBlock)
+    PELLUCID_PACK(Q5_0, kBlock)
+    PELLUCID_PACK(Q5_1, kBlock)
+    PELLUCID_PACK(Q8_0, kBlock)
+    PELLUCID_PACK(Q2_K, kSuperBlock)
+    PELLUCID_PACK(Q3_K, kSuperBlock)
+    PELLUCID_PACK(Q4_K, kSuperBlock)
+    PELLUCID_PACK(Q5_K, kSuperBlock)
+    PELLUCID_PACK(Q6_K, kSuperBlock)
+#undef PELLUCID_PACK
+  }
+}
+
+}  // namespace pellucid::quant

@@ -1,0 +1,189 @@
+#include "runner.h"
+
+#include <algorithm>
+#include <new>
+
+#include "quant/packed.h"
+
+namespace pellucid {
+namespace {
+
+using quant::Format;
+
+constexpr int64_t kSerialElements = 8192;  // elementwise work below this is not worth a second thread
+constexpr int64_t kTakeBytes = 32 << 10;   // weights taken at a time
+
+struct PackArgs {
+  Format format;
+  const uint8_t* src;
+  uint8_t* dst;
+  int64_t outputs, inputs, num_panels, panel_bytes;
+  bool wide_is_signed;
+};
+
+void pack_stage(const void* arguments, Worker& worker) {
+  const auto& a = *static_cast<const PackArgs*>(arguments);
+  const int64_t step = std::max<int64_t>(1, (256 << 10) / a.panel_bytes), rows = quant::panel_rows(a.format);
+  for (int64_t begin, end; worker.take(a.num_panels, step, begin, end);)
+    for (int64_t p = begin; p < end; ++p)
+      quant::pack_panel(a.format, a.src, a.outputs, a.inputs, p * rows, a.wide_is_signed, a.dst + p * a.panel_bytes);
+}
+
+void embed_stage(const void* arguments, Worker& worker) {
+  const auto& a = *static_cast<const EmbedArgs*>(arguments);
+  for (int64_t begin, end; worker.take(a.rows, 8, begin, end);)
+    for (int64_t r = begin; r < end; ++r) {
+      float* out = a.out + r * a.width;
+      quant::dequantize_row(static_cast<Format>(a.format), a.table + a.ids[r] * a.row_bytes, out, a.width);
+      if (a.scale != 1.0f)
+        for (int64_t i = 0; i < a.width; ++i) out[i] *= a.scale;
+    }
+}
+
+void rows_stage(const void* arguments, Worker& worker) {
+  const auto& a = *static_cast<const RowsArgs*>(arguments);
+  for (int64_t begin, end; worker.take(a.num_rows, 8, begin, end);)
+    for (int64_t r = begin; r < end; ++r)
+      std::memcpy(a.out + r * a.width, a.x + a.index[r] * a.width, static_cast<size_t>(a.width) * 4);
+}
+
+}  // namespace
+
+Buffer make_buffer(size_t bytes) {
+  auto* p = static_cast<uint8_t*>(::operator new[](bytes ? bytes : 1, std::align_val_t{64}));
+  return Buffer(p, [](uint8_t* q) { ::operator delete[](q, std::align_val_t{64}); });
+}
+
+Runner::Runner(int num_threads, const Kernels& kernels)
+    : kernels_(kernels), pool_(num_threads), arena_(std::make_shared<Arena>()) {}
+
+std::shared_ptr<Matrix> Runner::pack(int format, const uint8_t* data, int64_t outputs, int64_t inputs) {
+  const auto f = static_cast<Format>(format);
+  const int64_t rows = quant::panel_rows(f), panels = (outputs + rows - 1) / rows, bytes = quant::panel_bytes(f, inputs);
+  uint8_t* packed = arena_->allocate(static_cast<size_t>(panels * bytes));
+  const PackArgs args{f, data, packed, outputs, inputs, panels, bytes, kernels_.wide_is_signed};
+  const Stage stage = make_stage(pack_stage, args, false);
+  pool_.run(&stage, 1);
+  return std::make_shared<Matrix>(Matrix{arena_, packed, {}, format, outputs, inputs, panels, bytes});
+}
+
+void Runner::submit(const Stage* stages, int num_stages) {
+  if (recording_) recording_->stages.insert(recording_->stages.end(), stages, stages + num_stages);
+  if (std::all_of(stages, stages + num_stages, [](const Stage& s) { return s.serial; })) {
+    for (int i = 0; i < num_stages; ++i) {
+      Worker alone{0, 1, nullptr};
+      stages[i].run(stages[i].arguments, alone);
+    }
+    return;
+  }
+  pool_.run(stages, num_stages);
+}
+
+uint8_t* Runner::scratch(int slot, size_t bytes) {
+  if (recording_) {
+    recording_->buffers.push_back(make_buffer(bytes));
+    return recording_->buffers.back().get();
+  }
+  if (scratch_bytes_[slot] < bytes) {
+    scratch_[slot] = make_buffer(bytes);
+    scratch_bytes_[slot] = bytes;
+  }
+  return scratch_[slot].get();
+}
+
+void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights) {
+  LinearArgs args = {};
+  args.num_weights = num_weights;
+  args.x = x;
+  args.rows = rows;
+  args.inputs = weights[0]->inputs;
+  int64_t panels = 0, bytes = 0;
+  bool quantised = false;
+  for (int i = 0; i < num_weights; ++i) {
+    const Matrix& w = *weights[i];
+    args.weight[i] = {w.data, w.bias.empty() ? nullptr : w.bias.data(), y[i], w.outputs, w.num_panels, w.panel_bytes, w.format};
+    panels += w.num_panels;
+    bytes += w.num_panels * w.panel_bytes;
+    quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
+  }
+  // Enough turns that threads end together, but long enough that a turn reads memory in one stream.
+  const int64_t by_bytes = std::max<int64_t>(1, kTakeBytes * panels / std::max<int64_t>(1, bytes));
+  args.step = rows > 8 ? 1 : std::max<int64_t>(1, std::min(by_bytes, panels / (4 * num_threads())));
+
+  Stage stages[2];
+  int n = 0;
+  if (quantised) {
+    const size_t size = static_cast<size_t>(activation_bytes(rows, args.inputs));
+    if (rows == 1) {
+      args.own_stride = static_cast<int64_t>((size + 63) / 64 * 64);
+      args.own_xq = scratch(0, static_cast<size_t>(args.own_stride * num_threads()));
+    } else {
+      args.xq = scratch(0, size);
+      stages[n++] = make_stage(kernels_.quantise, QuantiseArgs{x, args.xq, rows, args.inputs}, false);
+    }
+  }
+  stages[n++] = make_stage(kernels_.linear, args, false);
+  submit(stages, n);
+}
+
+void Runner::embed(EmbedArgs args) {
+  const Stage s = make_stage(embed_stage, args, args.rows <= 8);
+  submit(&s, 1);
+}
+
+void Runner::rms_norm(const NormArgs& args) {
+  const Stage s = make_stage(kernels_.rms_norm, args, args.groups * args.width <= kSerialElements);
+  submit(&s, 1);
+}
+
+void Runner::layer_norm(const NormArgs& args) {
+  const Stage s = make_stage(kernels_.layer_norm, args, args.groups * args.width <= kSerialElements);
+  submit(&s, 1);
+}
+
+void Runner::rope(const RopeArgs& args) {
+  const Stage s = make_stage(kernels_.rope, args, args.rows * args.heads * args.head_dim <= kSerialElements);
+  submit(&s, 1);
+}
+
+void Runner::glu(const GluArgs& args) {
+  const Stage s = make_stage(kernels_.glu, args, args.size <= kSerialElements / 4);
+  submit(&s, 1);
+}
+
+void Runner::add(const AddArgs& args) {
+  const Stage s = make_stage(kernels_.add, args, args.size <= kSerialElements);
+  submit(&s, 1);
+}
+
+void Runner::rows(const RowsArgs& args) {
+  const Stage s = make_stage(rows_stage, args, args.num_rows * args.width <= 4 * kSerialElements);
+  submit(&s, 1);
+}
+
+void Runner::attention(AttentionArgs args, int64_t max_positions) {
+  const int64_t group = args.heads / args.kv_heads, parts = (group + kQueryTile - 1) / kQueryTile;
+  const int64_t rows_per_tile = std::max<int64_t>(1, kQueryTile / group);
+  auto* tiles = reinterpret_cast<int32_t*>(scratch(0, static_cast<size_t>(args.rows + 1) * 4));
+  int64_t n = 0;
+  for (int64_t row = 0; row < args.rows; ++n) {
+    tiles[n] = static_cast<int32_t>(row);
+    const int64_t first = row;
+    while (row < args.rows && row - first < rows_per_tile && args.sequence_ids[row] == args.sequence_ids[first]) ++row;
+  }
+  tiles[n] = static_cast<int32_t>(args.rows);
+  args.tile_rows = tiles;
+  args.num_tiles = n * parts;
+  const int64_t pairs = args.num_tiles * args.kv_heads, runs = (max_positions + kRun - 1) / kRun;
+  const int64_t floats = pairs * runs * kQueryTile * (2 + (args.head_dim + 15) / 16 * 16);
+  constexpr int64_t kMostScratch = 8 << 20;  // floats
+  const bool may_split = num_threads() > 1 && pairs < 8 * num_threads() && runs > 1 && floats <= kMostScratch;
+  args.scratch = may_split ? reinterpret_cast<float*>(scratch(1, static_cast<size_t>(floats) * 4)) : nullptr;
+
+  const Stage stages[3] = {make_stage(kernels_.attention_write, args, args.rows <= 8),
+                           make_stage(kernels_.attention, args, false),
+                           make_stage(kernels_.attention_merge, args, false)};
+  submit(stages, args.scratch ? 3 : 2);
+}
+
+}  // namespace pellucid

@@ -1,0 +1,83 @@
+// Runs operations on a pool of threads with the kernels of one instruction set, and records them for replay.
+//
+// Recording: every operation runs as usual, and its stages are kept, with their pointers, in a Program. Replaying the
+// program runs the same stages over the same buffers in one call. Knows no Python and no model.
+#pragma once
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "arena.h"
+#include "kernels/kernels.h"
+#include "threads.h"
+
+namespace pellucid {
+
+// A matrix in panels (quant/packed.h).
+struct Matrix {
+  std::shared_ptr<Arena> arena;
+  const uint8_t* data;
+  std::vector<float> bias;  // empty: none
+  int format;
+  int64_t outputs, inputs, num_panels, panel_bytes;
+};
+
+// Bytes that stages write between one another; 64-byte aligned.
+using Buffer = std::shared_ptr<uint8_t[]>;
+Buffer make_buffer(size_t bytes);
+
+template <class Args> Stage make_stage(void (*run)(const void*, Worker&), const Args& args, bool serial) {
+  static_assert(sizeof(Args) <= Stage::kArgumentBytes);
+  Stage stage;
+  stage.run = run;
+  stage.serial = serial;
+  std::memcpy(stage.arguments, &args, sizeof(Args));
+  return stage;
+}
+
+struct Program {
+  std::vector<Stage> stages;
+  std::vector<Buffer> buffers;
+};
+
+class Runner {
+ public:
+  Runner(int num_threads, const Kernels& kernels);
+
+  const Kernels& kernels() const { return kernels_; }
+  int num_threads() const { return pool_.num_threads(); }
+  const std::shared_ptr<Arena>& arena() const { return arena_; }
+
+  // `data`: the file's bytes, rows x inputs in `format`; sizes are the caller's to check.
+  std::shared_ptr<Matrix> pack(int format, const uint8_t* data, int64_t outputs, int64_t inputs);
+
+  void linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights);
+  void embed(EmbedArgs args);
+  void rms_norm(const NormArgs& args);
+  void layer_norm(const NormArgs& args);
+  void rope(const RopeArgs& args);
+  void glu(const GluArgs& args);
+  void add(const AddArgs& args);
+  void rows(const RowsArgs& args);
+  // tile_rows, num_tiles and scratch are filled in here. max_positions: what the block tables can hold.
+  void attention(AttentionArgs args, int64_t max_positions);
+
+  void start_recording() { recording_ = std::make_unique<Program>(); }
+  bool is_recording() const { return recording_ != nullptr; }
+  std::unique_ptr<Program> stop_recording() { return std::move(recording_); }
+  void run(const Program& program) { pool_.run(program.stages.data(), static_cast<int64_t>(program.stages.size())); }
+
+ private:
+  void submit(const Stage* stages, int num_stages);
+  // Space that lives as long as the operation, or as the program that is being recorded.
+  uint8_t* scratch(int slot, size_t bytes);
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  std::shared_ptr<Arena> arena_;
+  Buffer scratch_[2];
+  size_t scratch_bytes_[2] = {0, 0};
+  std::unique_ptr<Program> recording_;
+};
+
+}  // namespace pellucid

@@ -1,0 +1,114 @@
+"""Text generation for transformer language models: fast, exact, and open to the eye at every step.
+
+    import pellucid
+
+    llm = pellucid.LLM("smollm2-135m-instruct")
+    print(llm.generate("The best way to learn a new skill is", max_tokens=40).text)
+
+The names here are the public ones; each is imported when it is first used, so that importing pellucid costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.errors import (
+        ContextOverflowError,
+        DownloadError,
+        ModelFileError,
+        ModelNotFoundError,
+        PellucidError,
+        TemplateError,
+        UnsupportedModelError,
+        UsageError,
+    )
+    from pellucid.info import ModelInfo, inspect_model
+    from pellucid.llm import LLM
+    from pellucid.outputs import (
+        Alternative,
+        Chunk,
+        Counts,
+        GenerationResult,
+        Sample,
+        Timings,
+        TokenLogprobs,
+    )
+    from pellucid.sampling.params import SamplingParams
+    from pellucid.settings import Setting, Settings
+    from pellucid.stream import Stream
+    from pellucid.text.tokenizer import Tokenizer, load_tokenizer
+    from pellucid.weights.locate import locate
+
+__all__ = [
+    "LLM",
+    "Alternative",
+    "Chunk",
+    "ContextOverflowError",
+    "Counts",
+    "DownloadError",
+    "GenerationResult",
+    "ModelFileError",
+    "ModelInfo",
+    "ModelNotFoundError",
+    "PellucidError",
+    "Sample",
+    "SamplingParams",
+    "Setting",
+    "Settings",
+    "Stream",
+    "TemplateError",
+    "Timings",
+    "TokenLogprobs",
+    "Tokenizer",
+    "UnsupportedModelError",
+    "UsageError",
+    "__version__",
+    "inspect_model",
+    "load_tokenizer",
+    "locate",
+]
+
+_HOMES = {
+    "LLM": "llm",
+    "SamplingParams": "sampling.params",
+    "Stream": "stream",
+    "Tokenizer": "text.tokenizer",
+    "load_tokenizer": "text.tokenizer",
+    "locate": "weights.locate",
+    "ModelInfo": "info",
+    "inspect_model": "info",
+    **dict.fromkeys(("Setting", "Settings"), "settings"),
+    **dict.fromkeys(
+        ("Alternative", "Chunk", "Counts", "GenerationResult", "Sample", "Timings", "TokenLogprobs"),
+        "outputs",
+    ),
+    **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(f"pellucid.{_HOMES[name]}"), name)
+    else:
+        raise AttributeError(f"module 'pellucid' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+def _version() -> str:
+    """The installed distribution's version; "unknown" where the package runs from a source tree only."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("pellucid")
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,0 +1,127 @@
+"""`pellucid generate`: continue a text."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pellucid.cli import _console, _options
+
+if TYPE_CHECKING:
+    from pellucid.llm import LLM
+    from pellucid.outputs import Chunk, GenerationResult
+    from pellucid.stream import Stream
+
+
+@click.command(
+    cls=_options.SamplingCommand,
+    epilog="""\b
+Examples:
+  pellucid generate "The best way to learn a new skill is" --max-tokens 40
+  pellucid generate --chat "Name three colours." --temperature 0.7 --seed 1
+  git diff | pellucid generate --chat --system "Write a commit message." -
+  pellucid generate -f prompt.txt --json | jq -r .outputs[0].text
+  pellucid generate "The capital of France is" --max-tokens 5 --logprobs 3
+
+Only the continuation goes to stdout, with a newline after it where it ends without one (--json keeps the exact
+text). Without --temperature the most probable token is always chosen. Exit code 130: interrupted by Ctrl-C.
+""",
+)
+@click.argument("prompt", required=False)
+@_options.load_options
+@click.option(
+    "-f", "--file", type=click.Path(dir_okay=False), help="Read the prompt from a file (- is stdin)."
+)
+@click.option("--chat", is_flag=True, help="The prompt is a user's message: apply the model's chat template.")
+@click.option("--system", help="System message for --chat.")
+@click.option("--parse-special", is_flag=True, help='Text such as "<|im_start|>" becomes control tokens.')
+@click.option("--echo", is_flag=True, help="Print the prompt before its continuation.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: text, ids, timings, settings.")
+@click.option("--stats", is_flag=True, help="Counts and tokens per second, on stderr.")
+@click.option("--show-settings", is_flag=True, help="Every effective setting and its origin, on stderr.")
+@click.option(
+    "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
+)
+def command(prompt: str | None, **options: Any) -> None:
+    """Continue PROMPT (or --file, or what is piped in; "-" is stdin)."""
+    text = _console.read_text(options["file"], prompt)
+    if text is None and not options["show_settings"]:
+        raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
+    if options["system"] is not None and not options["chat"]:
+        raise click.UsageError("--system is part of a chat; add --chat")
+    if options["chat"] and options["parse_special"]:
+        raise click.UsageError(
+            "--parse-special does not go with --chat: a message never becomes control tokens"
+        )
+    sampling = _options.sampling_values(options)
+    with _options.open_llm(**{name: options[name] for name in _options.LOAD_NAMES}) as llm:
+        if text is None:  # --show-settings alone
+            click.echo(llm.effective_settings(model_defaults=options["model_defaults"], **sampling).table())
+            return
+        stream = _start(llm, text, options, sampling)
+        if options["show_settings"]:
+            click.echo(stream.settings.table(), err=True)
+        with stream:
+            _print(stream, text, options)
+        if options["stats"]:
+            _console.note(stream.result.summary())
+
+
+def _start(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> Stream:
+    common = {"model_defaults": options["model_defaults"], **sampling}
+    if not options["chat"]:
+        return llm.stream(text, parse_special=options["parse_special"], **common)
+    messages = [{"role": "user", "content": text}]
+    if options["system"] is not None:
+        messages.insert(0, {"role": "system", "content": options["system"]})
+    return llm.stream_chat(messages, **common)
+
+
+def _print(stream: Stream, prompt: str, options: dict[str, Any]) -> None:
+    if options["as_json"]:
+        for _ in stream:
+            pass
+        click.echo(json.dumps(stream.result.to_dict(), ensure_ascii=False, allow_nan=True))
+        return
+    if options["echo"]:
+        _console.write(prompt, dim=True)
+    if options.get("logprobs") is not None:
+        for chunk in stream:
+            _print_token(chunk)
+    elif options.get("n") in (None, 1):
+        _print_text(stream)
+    else:
+        for _ in stream:
+            pass
+        _print_samples(stream.result)
+
+
+def _print_text(stream: Stream) -> None:
+    last = "\n"
+    for chunk in stream:
+        if chunk.text:
+            _console.write(chunk.text)
+            last = chunk.text[-1]
+    if last != "\n":
+        _console.write("\n")
+
+
+def _print_samples(result: GenerationResult) -> None:
+    for sample in result.outputs:
+        click.echo(
+            _console.styled(f"--- sample {sample.index}: {sample.finish_reason}", sys.stdout, bold=True)
+        )
+        _console.write(sample.text if sample.text.endswith("\n") else sample.text + "\n")
+
+
+def _print_token(chunk: Chunk) -> None:
+    """One line for a token: position, id, log-probability, piece; then the alternatives."""
+    if chunk.token_id is None or chunk.logprobs is None:
+        return
+    token = chunk.logprobs
+    line = f"{chunk.position:>6} {chunk.token_id:>7} {token.logprob:>9.4f}  {_console.visible(token.text)!r}"
+    others = "  ".join(f"{a.logprob:.4f} {_console.visible(a.text)!r}" for a in token.top)
+    click.echo(line + (_console.styled(f"   | {others}", sys.stdout, dim=True) if others else ""))

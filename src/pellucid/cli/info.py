@@ -1,0 +1,61 @@
+"""`pellucid info`: what a model is, from its header alone."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+
+import click
+
+from pellucid.cli import _console
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pellucid info
+  pellucid info gemma-3-270m --context 32768
+  pellucid info ./model.gguf --json | jq .formats
+"""
+)
+@click.argument("model", required=False, envvar="PELLUCID_MODEL")
+@click.option(
+    "--context", type=click.IntRange(min=1), help="Tokens to reckon memory for.  [default: the model's]"
+)
+@click.option("--kv-format", type=click.Choice(["auto", "f32", "f16"]), default="auto", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(model: str | None, context: int | None, kv_format: str, as_json: bool) -> None:
+    """Show a model's architecture, sizes, weight formats, vocabulary and memory, without loading it."""
+    from pellucid.info import inspect_model, size
+    from pellucid.llm import DEFAULT_MODEL
+
+    info = inspect_model(model or DEFAULT_MODEL)
+    tokens = info.context_length if context is None else context
+    chosen = info.kv_format if kv_format == "auto" else kv_format
+    kv_bytes = info.kv_bytes(tokens, chosen)
+    if as_json:
+        memory = {"context": tokens, "kv_format": chosen, "weights": info.weight_bytes, "kv": kv_bytes}
+        click.echo(json.dumps(info.to_dict() | {"memory_bytes": memory}, ensure_ascii=False, indent=2))
+        return
+    rows = info.rows()
+    rows.append((
+        "memory",
+        f"{size(info.weight_bytes + kv_bytes)}: weights {size(info.weight_bytes)}, "
+        f"KV cache of {tokens:,} tokens in {chosen} {size(kv_bytes)}",
+    ))  # fmt: skip
+    _print(rows)
+
+
+def _print(rows: list[tuple[str, str]]) -> None:
+    """Label and value, wrapped to a terminal's width; one line each into a pipe."""
+    labels = max(len(label) for label, _ in rows) + 2
+    width = _console.width() if _console.is_terminal(sys.stdout) else 0
+    for label, value in rows:
+        parts = [value]
+        if width:
+            wrap = max(20, width - labels)
+            parts = textwrap.wrap(_console.visible(value), wrap, break_on_hyphens=False) or [""]
+        click.echo(_console.styled(f"{label:<{labels}}", sys.stdout, bold=True) + parts[0])
+        for part in parts[1:]:
+            click.echo(" " * labels + part)

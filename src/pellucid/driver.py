@@ -1,0 +1,91 @@
+"""One engine shared by all the requests of an LLM: whoever waits for a token drives it, for everybody."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+from pellucid.engine.engine import Engine, Request
+from pellucid.interrupts import HeldInterrupts
+
+if TYPE_CHECKING:
+    from pellucid.engine.engine import TokenEvent
+    from pellucid.running import RunningRequest
+    from pellucid.types import Float32
+
+
+class Driver:
+    """Adds requests, runs forward passes, hands each event to the request that it belongs to.
+
+    A pass and the handing out of its events are one piece: neither another thread nor Ctrl-C comes between.
+    """
+
+    def __init__(self, engine: Engine, eos_ids: frozenset[int]) -> None:
+        self._engine = engine
+        self._eos_ids = eos_ids
+        self._lock = threading.Lock()
+        self._running: dict[int, RunningRequest] = {}
+        self._dropped: deque[RunningRequest] = deque()
+        self._ids = count()
+
+    def add(self, request: RunningRequest) -> None:
+        """Errors: what the engine says against this request (UsageError)."""
+        with self._lock, HeldInterrupts():
+            self._abort_dropped()
+            request.start(next(self._ids))
+            self._engine.add(Request(request.request_id, request.prompt_ids, request.params, self._eos_ids))
+            self._running[request.request_id] = request
+
+    def advance(self, request: RunningRequest) -> None:
+        """One forward pass for everybody, unless another thread's brought `request` something meanwhile."""
+        with self._lock:
+            if request.chunks or request.done:
+                return
+            with HeldInterrupts():
+                self._abort_dropped()
+                for event in self._engine.step():
+                    owner = self._running.get(event.request_id)
+                    if owner is not None:
+                        self._hand_over(event, owner)
+
+    def abort(self, request: RunningRequest) -> None:
+        """End it where it still runs; its memory is free at once."""
+        with self._lock, HeldInterrupts():
+            self._abort(request)
+
+    def drop(self, request: RunningRequest) -> None:
+        """As `abort`, at the next occasion: safe to call from anywhere, such as a finaliser in the middle of a pass."""
+        self._dropped.append(request)
+
+    def abort_all(self) -> None:
+        with self._lock, HeldInterrupts():
+            for request in list(self._running.values()):
+                self._abort(request)
+
+    def logits(self, token_ids: Sequence[int]) -> Float32:
+        """float32 [positions, vocabulary]"""
+        with self._lock, HeldInterrupts():
+            return self._engine.logits(list(token_ids))
+
+    def _hand_over(self, event: TokenEvent, owner: RunningRequest) -> None:
+        try:
+            if owner.take(event):
+                self._engine.finish(owner.request_id, event.sample_index, "stop")
+        except Exception as error:  # of this request's text: the others go on
+            owner.error = error
+            self._abort(owner)
+        if owner.done:
+            self._running.pop(owner.request_id, None)
+
+    def _abort_dropped(self) -> None:
+        while self._dropped:
+            self._abort(self._dropped.popleft())
+
+    def _abort(self, request: RunningRequest) -> None:
+        if self._running.pop(request.request_id, None) is not None:
+            self._engine.abort(request.request_id)
+        if not request.done:
+            request.abort()

@@ -1,0 +1,59 @@
+"""The errors that a user can meet. Each says what was expected, what came, and what to do, in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class PellucidError(Exception):
+    """Base of every error that pellucid raises on purpose. `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(PellucidError, ValueError):
+    """A parameter or argument is out of its range, unknown, or contradicts another."""
+
+    exit_code = 2
+
+
+class ModelFileError(PellucidError):
+    """A model file is truncated, malformed, hostile or of an unsupported kind.
+
+    The message names the file, the field and, where there is one, the byte offset.
+    """
+
+    exit_code = 2
+
+    def __init__(self, path: Path | str, field: str, problem: str, *, offset: int | None = None) -> None:
+        where = f" at byte {offset}" if offset is not None else ""
+        super().__init__(f"{path}: {field}{where}: {problem}")
+        self.path = str(path)
+        self.field = field
+        self.offset = offset
+
+
+class UnsupportedModelError(ModelFileError):
+    """The file is sound, but holds an architecture, format or feature that pellucid does not run."""
+
+
+class ModelNotFoundError(PellucidError):
+    """No model answers to this name or path; the message lists where was looked."""
+
+    exit_code = 2
+
+
+class DownloadError(PellucidError):
+    """A model could not be fetched, or what came did not match its pinned hash."""
+
+
+class ContextOverflowError(PellucidError, ValueError):
+    """The prompt, or prompt plus requested tokens, is longer than the context; the message says by how much."""
+
+    exit_code = 2
+
+
+class TemplateError(PellucidError, ValueError):
+    """A chat template is missing, broken, or refused the messages."""
+
+    exit_code = 2

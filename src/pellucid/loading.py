@@ -1,0 +1,163 @@
+"""From a name to an engine that is ready to run, with every setting of it and its origin."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pellucid.capacity import BYTES_OF_KV, Capacity, plan_capacity, usable_cpus
+from pellucid.errors import UsageError
+from pellucid.info import automatic_kv_format, end_of_sequence_ids, weight_formats
+from pellucid.settings import DEFAULT, MACHINE, MODEL_FILE, Setting, Settings
+
+if TYPE_CHECKING:
+    from pellucid.engine.engine import Engine
+    from pellucid.fetch.progress import Progress
+    from pellucid.models.base import Model
+    from pellucid.ops.base import Ops
+    from pellucid.text.tokenizer import Tokenizer
+    from pellucid.weights.checkpoint import Checkpoint
+
+BACKENDS = {"cpu": ("pellucid.ops.cpu", "CpuOps"), "reference": ("pellucid.ops.reference", "ReferenceOps")}
+BLOCK_SIZE = 32  # positions of one KV block
+DEFAULT_CHUNK = 256
+DEFAULT_SEQUENCES = 64
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """What a caller asked for; None: not said. `origin` is what the settings call this caller."""
+
+    num_threads: int | None = None
+    prefill_chunk: int | None = None
+    context_length: int | None = None
+    kv_format: str | None = None
+    kv_memory: int | None = None
+    backend: str | None = None
+    max_sequences: int | None = None
+    prefix_caching: bool | None = None
+    origin: str = "caller"
+
+    def check(self) -> None:
+        """UsageError: a value is of the wrong type or out of range."""
+        for name in ("num_threads", "prefill_chunk", "context_length", "kv_memory", "max_sequences"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise UsageError(f"{name}: expected an int of at least 1, got {value!r}")
+        _one_of("kv_format", self.kv_format, ("auto", *BYTES_OF_KV))
+        _one_of("backend", self.backend, tuple(BACKENDS))
+        if self.num_threads is not None and self.num_threads > 1024:
+            raise UsageError(f"num_threads: expected 1 to 1024, got {self.num_threads}")
+        if self.prefix_caching is not None and not isinstance(self.prefix_caching, bool):
+            raise UsageError(f"prefix_caching: expected True or False, got {self.prefix_caching!r}")
+
+
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value is not None and value not in choices:
+        raise UsageError(f"{name}: expected one of {', '.join(choices)}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with all that runs it."""
+
+    checkpoint: Checkpoint
+    tokenizer: Tokenizer
+    model: Model
+    engine: Engine
+    capacity: Capacity
+    eos_ids: frozenset[int]
+    settings: Settings
+
+
+def load(
+    path_or_name: str | os.PathLike[str], options: LoadOptions, progress: Progress | None = None
+) -> Loaded:
+    """Locate, open, pack the weights and make the engine.
+
+    Errors: UsageError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError.
+    """
+    from pellucid.engine.engine import Engine
+    from pellucid.models.base import models
+    from pellucid.text.tokenizer import load_tokenizer
+    from pellucid.weights.checkpoint import open_checkpoint
+    from pellucid.weights.locate import locate
+
+    options.check()
+    path = locate(path_or_name, progress=progress)
+    checkpoint = open_checkpoint(path)
+    family = models[checkpoint.architecture]
+    formats = weight_formats(checkpoint)
+    tokenizer = load_tokenizer(path)
+    threads = options.num_threads or usable_cpus()
+    model = family.load(checkpoint, ops := _backend(options.backend or "cpu", threads))
+    kv_format = options.kv_format or "auto"
+    if kv_format == "auto":
+        kv_format = automatic_kv_format(formats)
+    max_sequences = options.max_sequences or DEFAULT_SEQUENCES
+    capacity = plan_capacity(
+        model.layers,
+        model.context_length,
+        kv_format=kv_format,
+        context_length=options.context_length,
+        kv_memory=options.kv_memory,
+        max_sequences=max_sequences,
+        block_size=BLOCK_SIZE,
+        origin=options.origin,
+    )
+    chunk = options.prefill_chunk or DEFAULT_CHUNK
+    engine = Engine(
+        model,
+        ops,
+        num_blocks=capacity.num_blocks,
+        block_size=capacity.block_size,
+        kv_format=kv_format,
+        prefill_chunk=chunk,
+        max_sequences=max_sequences,
+        prefix_caching=options.prefix_caching is not False,
+    )
+    eos_ids = end_of_sequence_ids(checkpoint, tokenizer)
+    settings = _settings(options, os.fspath(path_or_name), str(path), threads, kv_format, capacity, eos_ids)
+    return Loaded(checkpoint, tokenizer, model, engine, capacity, eos_ids, settings)
+
+
+def _backend(name: str, threads: int) -> Ops:
+    module, class_name = BACKENDS[name]
+    kind = getattr(importlib.import_module(module), class_name)
+    ops: Ops = kind(threads) if name == "cpu" else kind()
+    return ops
+
+
+def _settings(
+    options: LoadOptions,
+    name: str,
+    path: str,
+    threads: int,
+    kv_format: str,
+    capacity: Capacity,
+    eos_ids: frozenset[int],
+) -> Settings:
+    def given(setting: str, value: Any, otherwise: str = DEFAULT, note: str = "") -> Setting:
+        said = getattr(options, setting) is not None
+        return Setting(setting, value, options.origin if said else otherwise, "" if said else note)
+
+    automatic = options.kv_format in (None, "auto")
+    return Settings([
+        Setting("model", name, options.origin, "" if name == path else path),
+        given("backend", options.backend or "cpu"),
+        given("num_threads", threads, MACHINE, "the CPUs that this process may use"),
+        given("prefill_chunk", options.prefill_chunk or DEFAULT_CHUNK),
+        Setting("context_length", capacity.context_length, capacity.context_origin, capacity.context_note),
+        Setting(
+            "kv_format",
+            kv_format,
+            DEFAULT if automatic else options.origin,
+            "auto: f32 for float weights, f16 for quantised ones" if automatic else "",
+        ),
+        given("kv_memory", capacity.kv_bytes, MACHINE, "bytes reserved; touched only where tokens are written"),
+        given("max_sequences", options.max_sequences or DEFAULT_SEQUENCES),
+        given("prefix_caching", options.prefix_caching is not False),
+        Setting("eos_ids", eos_ids, MODEL_FILE, "tokenizer and generation_config"),
+    ])  # fmt: skip

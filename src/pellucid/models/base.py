@@ -1,0 +1,57 @@
+"""The protocol of a model file. To add an architecture, copy `llama.py`: settings, weight names, forward.
+
+A model is a page that reads as the paper's figure; every line is an operation on plain arrays, so the
+residual stream is a Python value between two lines. It knows no engine, no native code, no sampling.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from pellucid.ops.base import Ops
+from pellucid.registry import Registry
+from pellucid.types import Batch, Float32, LayerSpec
+from pellucid.weights.tensor import Tensor
+
+
+class Checkpoint(Protocol):
+    """A model as found on disk, whatever the container (weights/gguf.py, weights/safetensors.py)."""
+
+    path: str
+    container: str  # "gguf" or "safetensors"
+    architecture: str  # "llama", "qwen2", "qwen3", "gemma3", "gpt2", as registered in `models`
+    config: dict[str, Any]  # GGUF metadata (arrays of strings excluded), or config.json
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def tensor(self, name: str, shape: tuple[int, ...] | None = None) -> Tensor:
+        """The tensor by its name in this container; ModelFileError if absent or not of `shape`."""
+
+    @property
+    def tensor_names(self) -> list[str]:
+        """The names of all tensors in this container."""
+
+
+class Model(Protocol):
+    """A loaded model, ready to run."""
+
+    architecture: str
+    layers: list[LayerSpec]  # what each layer asks of the KV cache
+    width: int
+    vocabulary_size: int
+    context_length: int  # the longest sequence that the checkpoint was made for
+
+    def __call__(self, batch: Batch, cache: Any) -> Float32:
+        """One pass: logits [num_logits, vocabulary] of batch.logit_rows; fills the cache for all rows."""
+
+
+class ModelFamily(Protocol):
+    """What a model file registers: `models.register("llama")(Llama)`."""
+
+    TINY: dict[str, Any]  # a config.json of a tiny random model, for the contract suite
+
+    @classmethod
+    def load(cls, checkpoint: Checkpoint, ops: Ops) -> Model: ...
+
+
+models: Registry[ModelFamily] = Registry("pellucid.models")

@@ -1,0 +1,184 @@
+"""The operations in native code (native/kernels), on a pool of threads. See `ops/base.py` for meanings.
+
+One output is always computed whole by one thread, in one order: the bits do not depend on the number of threads,
+nor on the number of rows. All instruction sets give the same bits too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from pellucid import _native
+from pellucid.errors import UsageError
+from pellucid.types import Array, Batch, Float32, Int32, LayerSpec
+from pellucid.weights.tensor import Tensor
+
+ACTIVATIONS: Final = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
+ROPE_CHUNK: Final = 256  # positions that are added to a rotation table at a time
+KV_TYPES: Final[dict[str, type[np.generic]]] = {"f32": np.float32, "f16": np.uint16}  # float16 as its bits
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A table whose rows are read from the file when they are asked for."""
+
+    weight: Tensor
+
+
+class RopeTable:
+    """cos and sin of position * inv_freq, float32 [max_positions, rotary / 2], computed when first needed.
+
+    The angle is the float32 product, as in transformers; its cosine is taken in float64 and rounded.
+    """
+
+    def __init__(self, inv_freq: Float32, max_positions: int, scale: float) -> None:
+        self._inv_freq = np.ascontiguousarray(inv_freq, np.float32)
+        self._scale = scale
+        self._filled = 0
+        self._checked: Int32 | None = None
+        self.cosines = np.empty((max_positions, len(inv_freq)), np.float32)  # pages are touched when filled
+        self.sines = np.empty_like(self.cosines)
+
+    def cover(self, positions: Int32) -> None:
+        """Fill the rows of these positions. The same array is looked at once."""
+        if positions is not self._checked and len(positions):
+            self.cover_up_to(int(positions.max()))
+            self._checked = positions
+
+    def cover_up_to(self, position: int) -> None:
+        while self._filled <= min(position, len(self.cosines) - 1):
+            rows = slice(self._filled, min(self._filled + ROPE_CHUNK, len(self.cosines)))
+            angles = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] * self._inv_freq
+            exact = angles.astype(np.float64)
+            self.cosines[rows] = np.cos(exact) * self._scale
+            self.sines[rows] = np.sin(exact) * self._scale
+            self._filled = rows.stop
+
+
+class KVCache:
+    """K [block][kv_head][position / 16][head_dim][16] and V [block][kv_head][position][head_dim padded to 16]."""
+
+    def __init__(self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str) -> None:
+        if kv_format not in KV_TYPES:
+            raise UsageError(f"kv_format: expected one of {', '.join(KV_TYPES)}, got {kv_format!r}")
+        if block_size < 16 or 256 % block_size:
+            raise UsageError(f"block_size: expected 16, 32, 64, 128 or 256, got {block_size}")
+        self.specs = specs
+        self.num_blocks, self.block_size, self.kv_format = num_blocks, block_size, kv_format
+        kind = KV_TYPES[kv_format]
+        self.keys: list[Array] = []
+        self.values: list[Array] = []
+        for spec in specs:  # the system gives pages only where something is written
+            padded = (spec.head_dim + 15) // 16 * 16
+            heads = (num_blocks, spec.num_kv_heads)
+            self.keys.append(np.empty((*heads, block_size // 16, spec.head_dim, 16), kind))
+            self.values.append(np.empty((*heads, block_size, padded), kind))
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.keys + self.values)
+
+    def copy_blocks(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Copy whole blocks, all layers: (source, destination), one pair after the other."""
+        for source, destination in pairs:
+            for tensor in self.keys + self.values:
+                tensor[destination] = tensor[source]
+
+
+class CpuOps:
+    """See `ops/base.py`. isa: one of `_native.instruction_sets()`; None: the best that this machine has."""
+
+    name = "cpu"
+
+    def __init__(self, num_threads: int = 1, isa: str | None = None) -> None:
+        self.runner = _native.Runner(num_threads, isa)
+        self.rope_tables: list[RopeTable] = []
+
+    # --- at load time ---------------------------------------------------------------------------------
+    def matrix(self, weight: Tensor, bias: Float32 | None = None) -> Any:
+        outputs, inputs = weight.shape
+        packed = self.runner.pack(weight.format.label, weight.data, outputs, inputs, bias)
+        weight.release()
+        return packed
+
+    def embedding(self, weight: Tensor) -> Embedding:
+        return Embedding(weight)
+
+    def rope_table(self, inv_freq: Float32, max_positions: int, scale: float = 1.0) -> RopeTable:
+        table = RopeTable(inv_freq, max_positions, scale)
+        self.rope_tables.append(table)
+        return table
+
+    def kv_cache(self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str) -> KVCache:
+        return KVCache(specs, num_blocks, block_size, kv_format)
+
+    # --- in a forward pass ----------------------------------------------------------------------------
+    def embed(self, table: Embedding, token_ids: Int32, scale: float = 1.0) -> Float32:
+        weight = table.weight
+        out = np.empty((len(token_ids), weight.shape[1]), np.float32)
+        self.runner.embed(weight.format.label, weight.data, weight.shape[0], token_ids, scale, out)
+        return out
+
+    def linear(self, x: Float32, weight: Any) -> Float32:
+        out = np.empty((len(x), weight.shape[0]), np.float32)
+        self.runner.linear(x, [weight], [out])
+        return out
+
+    def linears(self, x: Float32, *weights: Any) -> tuple[Float32, ...]:
+        out = [np.empty((len(x), weight.shape[0]), np.float32) for weight in weights]
+        self.runner.linear(x, weights, out)
+        return tuple(out)
+
+    def rms_norm(self, x: Float32, weight: Float32, eps: float) -> Float32:
+        out = np.empty(x.shape, np.float32)
+        self.runner.rms_norm(x, weight, eps, out)
+        return out
+
+    def layer_norm(self, x: Float32, weight: Float32, bias: Float32, eps: float) -> Float32:
+        out = np.empty(x.shape, np.float32)
+        self.runner.layer_norm(x, weight, bias, eps, out)
+        return out
+
+    def rope(
+        self, x: Float32, positions: Int32, table: RopeTable, head_dim: int, interleaved: bool = False
+    ) -> Float32:
+        table.cover(positions)
+        out = np.empty(x.shape, np.float32)
+        self.runner.rope(x, positions, table.cosines, table.sines, head_dim, interleaved, out)
+        return out
+
+    def attention(
+        self, q: Float32, k: Float32, v: Float32, cache: KVCache, layer: int, batch: Batch, scale: float
+    ) -> Float32:
+        spec = cache.specs[layer]
+        out = np.empty(q.shape, np.float32)
+        self.runner.attention(
+            q, k, v, cache.keys[layer], cache.values[layer],
+            batch.positions, batch.slots, batch.sequence_ids, batch.block_tables,
+            spec.num_kv_heads, spec.head_dim, cache.block_size, spec.window or 0, scale, out,
+        )  # fmt: skip
+        return out
+
+    def glu(self, gate: Float32, up: Float32, activation: str) -> Float32:
+        out = np.empty(gate.shape, np.float32)
+        self.runner.glu(gate, up, ACTIVATIONS[activation], out)
+        return out
+
+    def activation(self, x: Float32, activation: str) -> Float32:
+        out = np.empty(x.shape, np.float32)
+        self.runner.glu(x, None, ACTIVATIONS[activation], out)
+        return out
+
+    def add(self, x: Float32, y: Float32) -> Float32:
+        out = np.empty(x.shape, np.float32)
+        self.runner.add(x, y, out)
+        return out
+
+    def rows(self, x: Float32, index: Int32) -> Float32:
+        out = np.empty((len(index), x.shape[1]), np.float32)
+        self.runner.rows(x, index, out)
+        return out

@@ -1,0 +1,244 @@
+"""The operations in plain NumPy: slow, readable, and what the native kernels are tested against.
+
+Values between operations are float32, as everywhere; inside one, sums are float64 and rounded once. A row's
+bits are a function of that row alone: matrices are multiplied row by row, because a product of many rows at
+once may sum in another order than a product of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pellucid.errors import UsageError
+from pellucid.types import Batch, Float32, Int32, LayerSpec
+from pellucid.weights.tensor import Tensor
+
+Float64 = NDArray[np.float64]
+
+RUN: Final = (
+    256  # positions: attention sums within runs [0, 256), [256, 512) ... and merges them in this order
+)
+ACTIVATION_BLOCK: Final = 32  # inputs that share one scale when x is rounded to int8
+
+
+@dataclass(frozen=True)
+class ReferenceMatrix:
+    values: Float64  # [outputs, inputs], the dequantised weight
+    bias: Float32 | None  # [outputs]
+    rounds_input: bool  # whether x is rounded to int8: the weight is quantised
+
+
+@dataclass(frozen=True)
+class RopeTable:
+    inv_freq: Float32  # [rotary / 2]
+    max_positions: int
+    scale: float
+
+
+class ReferenceCache:
+    """K and V of all layers: [slots, kv_heads, head_dim] each, where slot = block_id * block_size +
+    offset."""
+
+    def __init__(self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str) -> None:
+        formats = {"f32": np.float32, "f16": np.float16}
+        if kv_format not in formats:
+            raise UsageError(f"kv_format: expected one of {', '.join(formats)}, found {kv_format!r}")
+        self.specs = specs
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.dtype = np.dtype(formats[kv_format])
+        slots = num_blocks * block_size
+        self.keys = [np.zeros((slots, s.num_kv_heads, s.head_dim), self.dtype) for s in specs]
+        self.values = [np.zeros((slots, s.num_kv_heads, s.head_dim), self.dtype) for s in specs]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.keys + self.values)
+
+    def copy_blocks(self, pairs: Iterable[tuple[int, int]]) -> None:
+        """Copy whole blocks, all layers: (source block id, destination block id), one pair after the
+        other."""
+        for source, destination in pairs:
+            a, b = source * self.block_size, destination * self.block_size
+            for tensor in self.keys + self.values:
+                tensor[b : b + self.block_size] = tensor[a : a + self.block_size]
+
+
+class ReferenceOps:
+    """See `ops/base.py` for shapes and meanings."""
+
+    name = "reference"
+
+    # --- at load time ---------------------------------------------------------------------------------
+    def matrix(self, weight: Tensor, bias: Float32 | None = None) -> ReferenceMatrix:
+        return ReferenceMatrix(weight.dequantize().astype(np.float64), bias, not weight.format.is_float)
+
+    def embedding(self, weight: Tensor) -> Tensor:
+        return weight
+
+    def rope_table(self, inv_freq: Float32, max_positions: int, scale: float = 1.0) -> RopeTable:
+        return RopeTable(np.asarray(inv_freq, np.float32), max_positions, scale)
+
+    def kv_cache(
+        self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str
+    ) -> ReferenceCache:
+        return ReferenceCache(specs, num_blocks, block_size, kv_format)
+
+    # --- in a forward pass ----------------------------------------------------------------------------
+    def embed(self, table: Tensor, token_ids: Int32, scale: float = 1.0) -> Float32:
+        out = np.empty((len(token_ids), table.shape[1]), np.float32)
+        for row, token in enumerate(token_ids.tolist()):
+            if not 0 <= token < table.shape[0]:
+                raise UsageError(f"token id {token}: expected 0 to {table.shape[0] - 1}")
+            out[row] = table.rows(token, token + 1).dequantize()[0]
+        return np.multiply(out, np.float32(scale), dtype=np.float32)
+
+    def linear(self, x: Float32, weight: ReferenceMatrix) -> Float32:
+        rounded = round_to_int8(x) if weight.rounds_input else x.astype(np.float64)
+        out = np.empty((len(x), len(weight.values)), np.float32)
+        for row in range(len(x)):
+            y = weight.values @ rounded[row]
+            out[row] = y if weight.bias is None else y + weight.bias
+        return out
+
+    def linears(self, x: Float32, *weights: ReferenceMatrix) -> tuple[Float32, ...]:
+        return tuple(self.linear(x, weight) for weight in weights)
+
+    def rms_norm(self, x: Float32, weight: Float32, eps: float) -> Float32:
+        groups = x.astype(np.float64).reshape(-1, len(weight))
+        mean_square = (groups * groups).mean(axis=1, keepdims=True)
+        out: Float64 = groups / np.sqrt(mean_square + eps) * weight
+        return out.astype(np.float32).reshape(x.shape)
+
+    def layer_norm(self, x: Float32, weight: Float32, bias: Float32, eps: float) -> Float32:
+        centred = x.astype(np.float64)
+        centred -= centred.mean(axis=1, keepdims=True)
+        variance = (centred * centred).mean(axis=1, keepdims=True)
+        out: Float64 = centred / np.sqrt(variance + eps) * weight + bias
+        return out.astype(np.float32)
+
+    def rope(
+        self, x: Float32, positions: Int32, table: RopeTable, head_dim: int, interleaved: bool = False
+    ) -> Float32:
+        angle = positions.astype(np.float32)[:, None] * table.inv_freq  # float32, like the models' authors
+        cos = (np.cos(angle.astype(np.float64)) * table.scale).astype(np.float32)[:, None, :]
+        sin = (np.sin(angle.astype(np.float64)) * table.scale).astype(np.float32)[:, None, :]
+        half = len(table.inv_freq)
+        out = x.reshape(len(x), -1, head_dim).copy()
+        first = slice(0, 2 * half, 2) if interleaved else slice(0, half)
+        second = slice(1, 2 * half, 2) if interleaved else slice(half, 2 * half)
+        a, b = out[:, :, first].astype(np.float64), out[:, :, second].astype(np.float64)
+        out[:, :, first] = a * cos - b * sin
+        out[:, :, second] = b * cos + a * sin
+        return out.reshape(x.shape)
+
+    def attention(
+        self,
+        q: Float32,
+        k: Float32,
+        v: Float32,
+        cache: ReferenceCache,
+        layer: int,
+        batch: Batch,
+        scale: float,
+    ) -> Float32:
+        spec = cache.specs[layer]
+        keys, values = cache.keys[layer], cache.values[layer]
+        shape = (len(q), spec.num_kv_heads, spec.head_dim)
+        keys[batch.slots], values[batch.slots] = k.reshape(shape), v.reshape(shape)
+        grouped = q.reshape(
+            len(q), spec.num_kv_heads, -1, spec.head_dim
+        )  # heads that share one key head together
+        out = np.empty_like(grouped)
+        for row in range(len(q)):
+            position = int(batch.positions[row])
+            first = 0 if spec.window is None else max(0, position - spec.window + 1)
+            visible = np.arange(first, position + 1)
+            blocks = batch.block_tables[batch.sequence_ids[row]]
+            slots = blocks[visible // cache.block_size] * cache.block_size + visible % cache.block_size
+            for head in range(spec.num_kv_heads):
+                out[row, head] = attend(
+                    grouped[row, head], keys[slots, head], values[slots, head], first, scale
+                )
+        return out.reshape(q.shape)
+
+    def glu(self, gate: Float32, up: Float32, activation: str) -> Float32:
+        return self.activation(gate, activation) * up
+
+    def activation(self, x: Float32, activation: str) -> Float32:
+        return ACTIVATIONS[activation](x.astype(np.float64)).astype(np.float32)
+
+    def add(self, x: Float32, y: Float32) -> Float32:
+        return x + y
+
+    def rows(self, x: Float32, index: Int32) -> Float32:
+        return x[index]
+
+
+def round_to_int8(x: Float32) -> Float64:
+    """x [rows, inputs] as the quantised kernels see it: in each block of 32 inputs q * scale, where scale is
+    max|x| / 127 and q the nearest integer to x * (127 / max|x|), ties to even, all of it in float32."""
+    rows, inputs = x.shape
+    num_blocks = -(-inputs // ACTIVATION_BLOCK)
+    padded = np.zeros((rows, num_blocks * ACTIVATION_BLOCK), np.float32)
+    padded[:, :inputs] = x
+    blocks = padded.reshape(rows, num_blocks, ACTIVATION_BLOCK)
+    amax = np.abs(blocks).max(axis=2, keepdims=True)
+    inverse = np.divide(np.float32(127), amax, out=np.zeros_like(amax), where=amax > 0)
+    quants = np.clip(np.rint(blocks * inverse), -127, 127)
+    rounded: Float64 = quants.astype(np.float64) * (amax / np.float32(127))
+    return rounded.reshape(padded.shape)[:, :inputs]
+
+
+def attend(
+    q: Float32, keys: NDArray[np.floating], values: NDArray[np.floating], first: int, scale: float
+) -> Float64:
+    """Softmax attention of some heads over the keys at positions first, first + 1, ...
+
+    q: [heads, head_dim]; keys, values: [positions, head_dim] -> [heads, head_dim]. Runs of absolute
+    positions are summed apart and merged in ascending order (Milakov and Gimelshein 2018, arXiv
+    1805.02867).
+    """
+    largest = np.full((len(q), 1), -np.inf)
+    total = np.zeros((len(q), 1))
+    output = np.zeros(q.shape)
+    start = 0
+    while start < len(keys):
+        stop = min(len(keys), start + RUN - (first + start) % RUN)
+        scores = scale * (q.astype(np.float64) @ keys[start:stop].astype(np.float64).T)
+        new_largest = np.maximum(largest, scores.max(axis=1, keepdims=True))
+        weights = np.exp(scores - new_largest)
+        shrink = np.exp(largest - new_largest)
+        total = total * shrink + weights.sum(axis=1, keepdims=True)
+        output = output * shrink + weights @ values[start:stop].astype(np.float64)
+        largest, start = new_largest, stop
+    return output / total
+
+
+def _silu(x: Float64) -> Float64:
+    return x / (
+        1.0 + np.exp(-np.maximum(x, -700.0))
+    )  # exp stays finite; below, x / (1 + exp(700)) is 0 in float32
+
+
+def _gelu_tanh(x: Float64) -> Float64:
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def _gelu(x: Float64) -> Float64:
+    return (
+        0.5 * x * (1.0 + np.array([math.erf(value / math.sqrt(2.0)) for value in x.ravel()]).reshape(x.shape))
+    )
+
+
+ACTIVATIONS: Final = {
+    "silu": _silu,
+    "gelu_tanh": _gelu_tanh,
+    "gelu": _gelu,
+}  # Hendrycks and Gimpel 2016, 1606.08415

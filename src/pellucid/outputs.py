@@ -1,0 +1,199 @@
+"""What a generation gives back: text, token ids, why it ended, what it cost. Plain data; imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from html import escape
+from math import exp
+from typing import Any
+
+from pellucid.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token that could have been chosen, and the natural logarithm of its probability."""
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """The chosen token's log-probabilities and the most probable alternatives, best first.
+
+    `logprob` and `top`: of the model's own distribution. `processed_logprob` and `processed_top`: after
+    penalties, temperature and cuts, that is, of what the token was chosen from (-inf: excluded).
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+    processed_logprob: float
+    top: tuple[Alternative, ...] = ()
+    processed_top: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One new token of one sample. The concatenation of `text` over a sample's chunks is the sample's text.
+
+    `text` may be empty: bytes of an unfinished character and beginnings of a possible stop string are held back.
+    `token_id` is None only in a last chunk that brings no token (the context was full, or an abort).
+    """
+
+    text: str
+    token_id: int | None
+    sample_index: int
+    position: int | None  # absolute position of the token in its sequence, from 0
+    logprobs: TokenLogprobs | None = None
+    finish_reason: str | None = None
+    stop_match: str | int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tokens: `prompt` = `computed` + `reused` (taken from the prefix cache); `generated` over all samples."""
+
+    prompt: int
+    computed: int
+    reused: int
+    generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds. Rates share the machine with whatever else ran at the same time; None where nothing was timed."""
+
+    tokenize: float
+    time_to_first_token: float | None  # from the request's entry into the engine
+    total: float
+    prefill_tokens_per_second: float | None  # computed prompt tokens up to the first token
+    decode_tokens_per_second: float | None  # generated tokens after the first one of each sample
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One continuation of a prompt.
+
+    `token_ids` hold every generated token, an ending EOS or stop token too; `text` does not show those, and ends
+    before a stop string. `finish_reason`: "eos", "stop" (`stop_match`: the stop string or stop id), "length"
+    (max_tokens), "context" (the context is full), "abort". None: still running.
+    """
+
+    index: int
+    text: str
+    token_ids: list[int]
+    finish_reason: str | None
+    stop_match: str | int | None = None
+    logprobs: list[TokenLogprobs] | None = None
+
+    def __repr__(self) -> str:
+        return f"Sample({_quoted(self.text)}, {_count(len(self.token_ids), 'token')}, {_why(self)})"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """The answer to one prompt: `outputs` holds its samples (n of them); `text`, `token_ids`, `finish_reason`,
+    `stop_match` and `logprobs` are those of the first sample. `prompt` is None where ids were given."""
+
+    prompt: str | None
+    prompt_token_ids: list[int]
+    outputs: list[Sample]
+    counts: Counts
+    timings: Timings
+    settings: Settings = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        return self.outputs[0].text
+
+    @property
+    def token_ids(self) -> list[int]:
+        return self.outputs[0].token_ids
+
+    @property
+    def finish_reason(self) -> str | None:
+        return self.outputs[0].finish_reason
+
+    @property
+    def stop_match(self) -> str | int | None:
+        return self.outputs[0].stop_match
+
+    @property
+    def logprobs(self) -> list[TokenLogprobs] | None:
+        return self.outputs[0].logprobs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            "prompt": self.prompt,
+            "prompt_token_ids": self.prompt_token_ids,
+            "outputs": [sample.to_dict() for sample in self.outputs],
+            "counts": asdict(self.counts),
+            "timings": asdict(self.timings),
+            "settings": self.settings.to_dict(),
+        }
+
+    def summary(self) -> str:
+        """One line of counts and rates."""
+        counts, timings = self.counts, self.timings
+        parts = [f"prompt {_count(counts.prompt, 'token')} ({counts.reused} reused)"]
+        if timings.time_to_first_token is not None:
+            parts.append(f"first token after {timings.time_to_first_token * 1e3:.0f} ms")
+        if timings.prefill_tokens_per_second is not None:
+            parts.append(f"prefill {timings.prefill_tokens_per_second:.1f} tokens/s")
+        parts.append(f"{_count(counts.generated, 'token')} generated")
+        if timings.decode_tokens_per_second is not None:
+            parts.append(f"decode {timings.decode_tokens_per_second:.1f} tokens/s")
+        return ", ".join(parts)
+
+    def __repr__(self) -> str:
+        if len(self.outputs) == 1:
+            body = repr(self.outputs[0]).removeprefix("Sample(").removesuffix(")")
+        else:
+            body = "outputs=[" + ", ".join(repr(sample) for sample in self.outputs) + "]"
+        return f"GenerationResult({body}; {self.summary()})"
+
+    def _repr_html_(self) -> str:
+        prompt = "" if self.prompt is None else f'<span style="opacity:.55">{escape(self.prompt)}</span>'
+        blocks = "".join(
+            f'<div style="white-space:pre-wrap;margin:.3em 0">{prompt}{_sample_html(sample)}'
+            f'<div style="opacity:.55;font-size:85%">{escape(_why(sample))}</div></div>'
+            for sample in self.outputs
+        )
+        footer = f'<div style="opacity:.55;font-size:85%">{escape(self.summary())}</div>'
+        return f"<div>{blocks}{footer}</div>"
+
+
+def _sample_html(sample: Sample) -> str:
+    """The text; with log-probabilities, one span a token, shaded by its probability."""
+    if not sample.logprobs:
+        return escape(sample.text)
+    spans = []
+    for token in sample.logprobs:
+        probability = exp(token.logprob)
+        others = ", ".join(f"{a.text!r} {exp(a.logprob):.3f}" for a in token.top)
+        title = f"{token.token_id}: p = {probability:.3f}" + (f"; {others}" if others else "")
+        shade = f"background:rgba(255,140,0,{0.6 * (1 - probability):.2f})"
+        spans.append(f'<span style="{shade}" title="{escape(title)}">{escape(token.text)}</span>')
+    return "".join(spans)
+
+
+def _quoted(text: str, limit: int = 60) -> str:
+    return repr(text) if len(text) <= limit else f"{text[:limit]!r}... ({len(text)} characters)"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _why(sample: Sample) -> str:
+    if sample.finish_reason is None:
+        return "still running"
+    match = f" on {sample.stop_match!r}" if sample.stop_match is not None else ""
+    return f"finished: {sample.finish_reason}{match}"

@@ -1,0 +1,97 @@
+"""What a caller may give as a prompt, checked once: text, token ids, or a list of either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import index
+from typing import Any, TypeAlias
+
+from pellucid.errors import ContextOverflowError, UsageError
+
+Prompt: TypeAlias = str | Sequence[int]
+"""Text, or token ids: a list or tuple of ints, or a one-dimensional integer array."""
+
+
+def split_prompts(prompts: Any) -> tuple[list[str | list[int]], bool]:
+    """(the prompts, each a text or a list of ints; whether several were given). UsageError: neither."""
+    if isinstance(prompts, str):
+        return [prompts], False
+    items = _as_list(prompts)
+    if not items:
+        raise UsageError("the prompt is empty: give text, at least one token id, or a list of prompts")
+    if all(_is_id(item) for item in items):
+        return [[index(item) for item in items]], False
+    return [_one(item, where) for where, item in enumerate(items)], True
+
+
+def _one(item: Any, where: int) -> str | list[int]:
+    if isinstance(item, str):
+        return item
+    if _is_id(item):
+        raise UsageError(
+            f"prompt {where} is a lone token id among other prompts; give it as a list: [{item}]"
+        )
+    ids = _as_list(item, f"prompt {where}")
+    for position, token in enumerate(ids):
+        if not _is_id(token):
+            raise UsageError(
+                f"prompt {where}: expected token ids (int), got {_kind(token)} at position {position}"
+            )
+    return [index(token) for token in ids]
+
+
+def _as_list(value: Any, what: str = "prompt") -> list[Any]:
+    if hasattr(value, "tolist") and hasattr(value, "dtype"):  # a NumPy array, without importing NumPy for it
+        if value.dtype.kind not in "iu":
+            raise UsageError(f"{what}: token ids must be an integer array, got dtype {value.dtype}")
+        if value.ndim not in (1, 2):
+            raise UsageError(f"{what}: token ids must be an array of 1 or 2 dimensions, got {value.ndim}")
+        listed: list[Any] = value.tolist()
+        return listed
+    if isinstance(value, list | tuple | range):
+        return list(value)
+    raise UsageError(f"{what}: expected text, token ids or a list of either, got {_kind(value)}")
+
+
+def _is_id(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if hasattr(value, "dtype"):  # a NumPy scalar (its bool_ is of kind "b")
+        return value.ndim == 0 and value.dtype.kind in "iu"
+    return isinstance(value, int)
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__name__} {value!r:.40}"
+
+
+def check_token_ids(
+    ids: Sequence[int], vocabulary_size: int, context_length: int, longest: int, min_tokens: int = 0
+) -> None:
+    """UsageError: no ids, or one outside the vocabulary. ContextOverflowError: more than the context holds,
+    by themselves or with the `min_tokens` that must follow. longest: the context that the model could have."""
+    if not ids:
+        raise UsageError(
+            "the prompt is empty: there is no token to continue from (this tokenizer adds no beginning-of-sequence "
+            "token); give some text or at least one token id"
+        )
+    low, high = min(ids), max(ids)
+    if low < 0 or high >= vocabulary_size:
+        wrong = low if low < 0 else high
+        raise UsageError(
+            f"token id {wrong} at position {list(ids).index(wrong)} is outside the vocabulary: "
+            f"expected 0 to {vocabulary_size - 1}"
+        )
+    excess = len(ids) + min_tokens - context_length
+    if excess > 0:
+        what = f"the prompt has {len(ids)} tokens"
+        if min_tokens:
+            what += (
+                f", which with min_tokens {min_tokens} is {excess} more than the context of {context_length}"
+            )
+        else:
+            what += f", {excess} more than the context of {context_length}"
+        more = (
+            f" or raise context_length (this model has up to {longest})" if longest > context_length else ""
+        )
+        raise ContextOverflowError(f"{what} holds; shorten it{more}")

@@ -1,0 +1,184 @@
+"""One request in flight: the engine's tokens become text, stop strings are found, time and tokens are counted."""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from pellucid.outputs import Alternative, Chunk, Counts, GenerationResult, Sample, Timings, TokenLogprobs
+from pellucid.settings import Settings
+from pellucid.text.detokenizer import Detokenizer
+from pellucid.text.stop import StopStrings
+
+if TYPE_CHECKING:
+    from pellucid.engine.engine import TokenEvent
+    from pellucid.sampling.params import SamplingParams
+    from pellucid.text.tokenizer import Tokenizer
+
+
+class _RunningSample:
+    """The text side of one sample."""
+
+    def __init__(self, index: int, tokenizer: Tokenizer, params: SamplingParams) -> None:
+        self.index = index
+        self.detokenizer = Detokenizer(tokenizer)
+        self.stops = StopStrings(params.stop) if params.stop else None
+        self.token_ids: list[int] = []
+        self.text: list[str] = []
+        self.logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []
+        self.finish_reason: str | None = None
+        self.stop_string: str | None = None
+        self.stop_id: int | None = None
+
+    @property
+    def stop_match(self) -> str | int | None:
+        return self.stop_string if self.stop_string is not None else self.stop_id
+
+    def read(self, token_id: int) -> str:
+        """The text that this token makes certain; sets `stop_string` where a stop string is complete."""
+        delta = self.detokenizer.push(token_id)
+        return self._search(delta)
+
+    def flush(self) -> str:
+        """What is still held back, at the end: an unfinished character, the beginning of a stop string."""
+        text = self._search(self.detokenizer.finish())
+        if self.stops is not None and self.stop_string is None:
+            text += self.stops.finish()
+        return text
+
+    def _search(self, delta: str) -> str:
+        if self.stops is None or not delta:
+            return delta
+        safe, self.stop_string = self.stops.push(delta)
+        return safe
+
+    def result(self) -> Sample:
+        text = "".join(self.text)
+        return Sample(self.index, text, self.token_ids, self.finish_reason, self.stop_match, self.logprobs)
+
+
+class RunningRequest:
+    """Collects one request's events. Knows no engine: `take` says when the engine has to end a sample."""
+
+    def __init__(
+        self,
+        prompt: str | None,
+        prompt_ids: list[int],
+        params: SamplingParams,
+        tokenizer: Tokenizer,
+        settings: Settings,
+        tokenize_seconds: float,
+        keep_chunks: bool,
+    ) -> None:
+        self.request_id = -1  # given by `start`
+        self.prompt = prompt
+        self.prompt_ids = prompt_ids
+        self.params = params
+        self.settings = settings
+        self.chunks: deque[Chunk] = deque()
+        self.error: Exception | None = None
+        self._keep_chunks = keep_chunks  # for a stream
+        self._tokenizer = tokenizer
+        self._samples = [_RunningSample(index, tokenizer, params) for index in range(params.n)]
+        self._num_running = params.n
+        self._num_computed = 0
+        self._num_reused = 0
+        self._tokenize_seconds = tokenize_seconds
+        self._start = self._first = self._last = 0.0
+
+    def start(self, request_id: int) -> None:
+        """The engine is about to get the request: times count from here."""
+        self.request_id = request_id
+        self._start = self._first = self._last = perf_counter()
+
+    @property
+    def done(self) -> bool:
+        return self._num_running == 0
+
+    def take(self, event: TokenEvent) -> bool:
+        """One event of this request. True: a stop string is complete, and the engine must end this sample."""
+        sample = self._samples[event.sample_index]
+        if sample.finish_reason is not None:
+            return False  # ended here by a stop string; the engine's own word for it comes after
+        self._note_progress(event)
+        text, reason, logprobs = "", event.finish_reason, None
+        if event.token_id is not None:
+            sample.token_ids.append(event.token_id)
+            if reason not in ("eos", "stop"):  # the text shows no ending token
+                text = sample.read(event.token_id)
+            logprobs = self._logprobs(event)
+            if sample.logprobs is not None and logprobs is not None:
+                sample.logprobs.append(logprobs)
+        if reason is not None and sample.stop_string is None:
+            text += sample.flush()
+        if sample.stop_string is not None:
+            reason = "stop"
+        elif reason == "stop":
+            sample.stop_id = event.token_id
+        self._emit(sample, text, event, logprobs, reason)
+        return sample.stop_string is not None and event.finish_reason is None
+
+    def abort(self, reason: str = "abort") -> None:
+        """End every sample that is still running; its text so far stays."""
+        for sample in self._samples:
+            if sample.finish_reason is None:
+                sample.text.append(text := sample.flush())
+                sample.finish_reason = reason
+                if self._keep_chunks:
+                    self.chunks.append(Chunk(text, None, sample.index, None, None, reason, sample.stop_match))
+        self._num_running = 0
+
+    def _emit(
+        self,
+        sample: _RunningSample,
+        text: str,
+        event: TokenEvent,
+        logprobs: TokenLogprobs | None,
+        reason: str | None,
+    ) -> None:
+        sample.text.append(text)
+        if reason is not None:
+            sample.finish_reason = reason
+            self._num_running -= 1
+        if self._keep_chunks:
+            self.chunks.append(
+                Chunk(text, event.token_id, sample.index, event.position, logprobs, reason, sample.stop_match)
+            )
+
+    def _note_progress(self, event: TokenEvent) -> None:
+        self._last = perf_counter()
+        if self._first == self._start:
+            self._first = self._last
+            self._num_computed, self._num_reused = event.num_computed, event.num_reused
+
+    def _logprobs(self, event: TokenEvent) -> TokenLogprobs | None:
+        found, token = event.logprobs, event.token_id
+        if found is None or token is None:
+            return None
+        return TokenLogprobs(
+            token,
+            self._tokenizer.piece(token),
+            found.raw,
+            found.processed,
+            self._alternatives(found.top_raw),
+            self._alternatives(found.top_processed),
+        )
+
+    def _alternatives(self, pairs: tuple[tuple[int, float], ...]) -> tuple[Alternative, ...]:
+        return tuple(Alternative(token, self._tokenizer.piece(token), value) for token, value in pairs)
+
+    def result(self) -> GenerationResult:
+        samples = [sample.result() for sample in self._samples]
+        generated = sum(len(sample.token_ids) for sample in samples)
+        started = self._first > self._start
+        first, after = self._first - self._start, generated - sum(1 for s in samples if s.token_ids)
+        timings = Timings(
+            tokenize=self._tokenize_seconds,
+            time_to_first_token=first if started else None,
+            total=self._last - self._start,
+            prefill_tokens_per_second=self._num_computed / first if started and self._num_computed else None,
+            decode_tokens_per_second=after / (self._last - self._first) if after > 0 else None,
+        )
+        counts = Counts(len(self.prompt_ids), self._num_computed, self._num_reused, generated)
+        return GenerationResult(self.prompt, self.prompt_ids, samples, counts, timings, self.settings)

@@ -1,0 +1,26 @@
+"""min_p: a floor relative to the largest probability (Nguyen et al. 2024, arXiv 2407.01082)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pellucid import _native
+from pellucid.sampling.base import History, parameter, samplers
+from pellucid.types import Float32
+
+
+@samplers.register("min_p")
+@dataclass(frozen=True)
+class MinP:
+    order: ClassVar[int] = 800
+    keeps_argmax: ClassVar[bool] = True
+
+    min_p: float = parameter(
+        0.0, "float", "only tokens at least p times as probable as the first can be chosen; 0: all", minimum=0.0, maximum=1.0
+    )
+
+    def __call__(self, history: History, logits: Float32) -> Float32:
+        if self.min_p > 0.0:
+            _native.keep_min_p(logits, self.min_p)
+        return logits

@@ -1,0 +1,26 @@
+"""top_k: exactly the k largest logits stay; of equals at the edge, the lowest ids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pellucid import _native
+from pellucid.sampling.base import History, parameter, samplers
+from pellucid.types import Float32
+
+
+@samplers.register("top_k")
+@dataclass(frozen=True)
+class TopK:
+    order: ClassVar[int] = 600
+    keeps_argmax: ClassVar[bool] = True
+
+    top_k: int = parameter(
+        0, "int", "only the k most probable tokens can be chosen; 0: all", minimum=0, maximum=2**31 - 1
+    )
+
+    def __call__(self, history: History, logits: Float32) -> Float32:
+        if self.top_k > 0:
+            _native.keep_top_k(logits, self.top_k)
+        return logits

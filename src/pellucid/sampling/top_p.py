@@ -1,0 +1,26 @@
+"""top_p: the nucleus (Holtzman et al. 2020, arXiv 1904.09751), the shortest head of the order that reaches p."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pellucid import _native
+from pellucid.sampling.base import History, parameter, samplers
+from pellucid.types import Float32
+
+
+@samplers.register("top_p")
+@dataclass(frozen=True)
+class TopP:
+    order: ClassVar[int] = 700
+    keeps_argmax: ClassVar[bool] = True
+
+    top_p: float = parameter(
+        1.0, "float", "only the fewest tokens whose probability adds up to p can be chosen; 1: all", above=0.0, maximum=1.0
+    )
+
+    def __call__(self, history: History, logits: Float32) -> Float32:
+        if self.top_p < 1.0:
+            _native.keep_top_p(logits, self.top_p)
+        return logits

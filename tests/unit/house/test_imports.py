@@ -1,0 +1,138 @@
+"""The import rule of ARCHITECTURE.md, read from the source: downward only, and nothing heavy on `import pellucid`."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PACKAGE = ROOT / "src" / "pellucid"
+
+# family: the families that it may import. A family is a folder or a file of the package; `ops.base` and the
+# like name one file of a folder whose other files are held to another rule. "native" is pellucid._native.
+PLAIN = {"types", "errors", "registry"}
+# Plain data and checks of the front door: what a caller gives, what a caller gets, where a setting came from.
+VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve"}
+# The front door itself: it ties engine, text, weights, models and ops together.
+FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "generation"}
+INSIDE = set(
+    ["engine", "sampling", "decoding", "text", "weights", "weights.locate", "models", "models.base", "ops", "ops.base", "glass"]
+)
+ALLOWED: dict[str, set[str]] = {
+    "types": set(),
+    "errors": set(),
+    "registry": {"errors"},
+    "weights": PLAIN | {"native"},
+    "weights.locate": PLAIN | {"fetch"},
+    "fetch": PLAIN,
+    "text": PLAIN | {"weights", "native"},
+    "ops.base": PLAIN | {"weights"},
+    "ops.reference": PLAIN | {"weights", "ops.base"},
+    "ops": PLAIN | {"weights", "ops.base", "native"},
+    "models.base": PLAIN | {"weights", "ops.base"},
+    "models": PLAIN | {"weights", "ops.base", "models.base"},
+    "sampling": PLAIN | {"native"},
+    "decoding": PLAIN | {"sampling"},
+    "engine": PLAIN | {"decoding", "sampling", "models.base", "ops.base"},
+    "glass": PLAIN,
+    **{name: PLAIN | VALUES | {"sampling", "weights", "text", "models.base"} for name in VALUES},
+    **dict.fromkeys(FRONT - VALUES, PLAIN | FRONT | INSIDE),
+    "__init__": PLAIN | FRONT | {"text", "sampling"},
+    "__main__": {"cli"},
+    "cli": PLAIN | FRONT | {"__init__", "glass", "text", "weights", "weights.locate", "fetch", "sampling"},
+    "server": PLAIN | FRONT | {"__init__", "glass", "sampling"},
+}
+
+# Loaded by `import pellucid`: none of these, nor any module of ours that needs them.
+HEAVY = set(
+    ["numpy", "tokenizers", "safetensors", "jinja2", "huggingface_hub", "rich", "click", "torch", "transformers", "asyncio"]
+)
+
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def family(module: str) -> str:
+    """The most specific family that `module` (dotted, inside the package) belongs to."""
+    parts = module.split(".")
+    if parts[0] == "_native":
+        return "native"
+    pair = ".".join(parts[:2])
+    return pair if pair in ALLOWED else parts[0]
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, dotted module inside the package) of every import of ours, at any depth of the file."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "pellucid":
+                    yield node.lineno, alias.name.partition(".")[2] or "__init__"
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; the house writes them in full"
+            if node.module and node.module.split(".")[0] == "pellucid":
+                inside = node.module.partition(".")[2]
+                for alias in node.names:
+                    # `from pellucid.weights import gguf` names a module, `from pellucid.errors import X` a thing.
+                    full = f"{inside}.{alias.name}".lstrip(".")
+                    if is_module(full):
+                        yield node.lineno, full
+                    else:
+                        yield node.lineno, inside or "__init__"
+
+
+def is_module(name: str) -> bool:
+    target = PACKAGE.joinpath(*name.split("."))
+    return name == "_native" or target.with_suffix(".py").is_file() or (target / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_go_downward_only(path: Path) -> None:
+    own = family(module_of(path).removesuffix(".__init__"))
+    assert own in ALLOWED, f"'{own}' is a new family: say in {__name__}.ALLOWED what it may import"
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: {own} may not import {target} (only {', '.join(sorted(ALLOWED[own]))})"
+        for line, target in imports_of(path)
+        if family(target) not in ALLOWED[own] and family(target).split(".")[0] != own.split(".")[0]
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_a_rule_for_one_file_is_not_escaped_by_its_family() -> None:
+    """The exception above (a family may import itself) must not let base files import their implementations."""
+    for base in ("ops/base.py", "models/base.py", "ops/reference.py"):
+        targets = {target for _, target in imports_of(PACKAGE / base)} if (PACKAGE / base).exists() else set()
+        assert not {t for t in targets if t.startswith(("ops.cpu", "ops.torch", "_native"))}, base
+
+
+def test_the_rule_finds_a_violation(tmp_path: Path) -> None:
+    """The reader of imports sees every spelling, so an empty list of violations means something."""
+    probe = tmp_path / "probe.py"
+    probe.write_text(
+        "import pellucid.engine.engine\nfrom pellucid import _native\nfrom pellucid.ops.base import Ops\n"
+        "def late():\n    from pellucid.weights import tensor\n    import pellucid\n"
+    )
+    found = {target for _, target in imports_of(probe)}
+    assert found == {"engine.engine", "_native", "ops.base", "weights.tensor", "__init__"}
+    assert family("_native") == "native" and family("ops.base") == "ops.base" and family("ops.cpu") == "ops"
+
+
+@pytest.mark.parametrize("entry", ["pellucid", "pellucid.errors", "pellucid.registry", "pellucid.cli.main"])
+def test_import_is_light(entry: str) -> None:
+    """In a new interpreter: what `entry` pulls in, beside the standard library, is ours (click for the command line)."""
+    if not is_module(entry.removeprefix("pellucid").lstrip(".") or "__init__"):
+        pytest.skip(f"{entry} is not there yet")
+    code = f"import sys, {entry}; print('\\n'.join(sorted(m for m in sys.modules if '.' not in m)))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    allowed = {"click"} if entry.startswith("pellucid.cli") else set()
+    assert not (HEAVY - allowed) & set(loaded)
