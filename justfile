@@ -10,48 +10,52 @@ default:
 
 # A virtual environment with the package (editable), the test and the developer extras.
 setup:
-    {{python}} -m venv {{venv}}
-    {{bin}}/pip install -e '.[test,dev]'
-    {{bin}}/pre-commit install
+    {{ python }} -m venv {{ venv }}
+    {{ bin }}/pip install -e '.[test,dev]'
+    {{ bin }}/pre-commit install
 
 # Rebuild the native module in place, incrementally.
 build:
-    PATH="$PWD/{{bin}}:$PATH" tools/devbuild
+    PATH="$PWD/{{ bin }}:$PATH" tools/devbuild
 
 # The default suite (under 5 minutes on 2 cores); arguments go to pytest.
 test *arguments:
-    {{bin}}/pytest {{arguments}}
+    {{ bin }}/pytest {{ arguments }}
 
 # The slow suite: real models, 100,000 mutations and more.
 slow *arguments:
-    {{bin}}/pytest -m slow {{arguments}}
+    {{ bin }}/pytest -m slow {{ arguments }}
 
 # Agreement with transformers (torch==2.13.0 is a CPU build).
 parity *arguments:
-    {{bin}}/pip install -e '.[test,parity]'
-    {{bin}}/pytest tests/parity -m '' {{arguments}}
+    {{ bin }}/pip install -e '.[test,parity]'
+    {{ bin }}/pytest tests/parity -m '' {{ arguments }}
 
 # Everything that reads the source without running it.
 lint:
-    {{bin}}/ruff check .
-    {{bin}}/ruff format --check .
+    {{ bin }}/ruff check .
+    {{ bin }}/ruff format --check .
 
 # Rewrite the source in the one format.
 format:
-    {{bin}}/ruff check --fix .
-    {{bin}}/ruff format .
+    {{ bin }}/ruff check --fix .
+    {{ bin }}/ruff format .
 
 # mypy --strict on the package.
 types:
-    {{bin}}/mypy
+    {{ bin }}/mypy
 
 # Regenerate the pages that are made from the code.
 docs:
-    {{bin}}/python tools/gen_docs.py
+    {{ bin }}/python tools/gen_docs.py
+
+# Rewrite the type stub of the native module, after a change of native/bind/.
+stub: build
+    PATH="$PWD/{{ bin }}:$PATH" {{ bin }}/python tools/gen_stub.py
 
 # Side by side with llama.cpp in one run; see bench/README.md.
 bench *arguments:
-    {{bin}}/python bench/peers.py {{arguments}}
+    {{ bin }}/python bench/peers.py {{ arguments }}
 
 # Cross compile the kernels for aarch64 and run their tests under qemu.
 neon:

@@ -22,7 +22,7 @@ class Cost:
 
 
 def run(command: Sequence[str], *, timeout: float = 600) -> Cost:
-    """Run `command` without input. RuntimeError if it fails (with the end of its messages) or exceeds `timeout` s."""
+    """Run `command` without input. RuntimeError, with its messages, if it fails or exceeds `timeout` s."""
     with open(os.devnull, "rb") as nothing, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdin=nothing, stdout=subprocess.PIPE, stderr=errors)

@@ -63,8 +63,8 @@ def find_or_build() -> LlamaCpp:
 
 
 def fetch_source(peers: Path) -> Path:
-    """llama.cpp's tree, from the newest source distribution of its Python binding. Respects pip's settings."""
-    pip = [sys.executable, "-m", "pip", *["download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]]
+    """llama.cpp's tree, from the newest source distribution of its Python binding. Pip's settings count."""
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary=:all:", "--no-build-isolation"]
     archives = sorted(peers.glob("llama_cpp_python-*.tar.gz"))
     if not archives:
         # pip runs the build backend for the metadata; without isolation it is the one that is installed.

@@ -38,7 +38,7 @@ Samples = dict[str, list[float]]
 
 
 def long_prompt(folder: Path) -> Path:
-    """A text of about PREFILL tokens in any vocabulary of English: short common words, near one token each."""
+    """A text of about PREFILL tokens in any vocabulary of English (short words: near one token each)."""
     sentence = "The old man sat by the sea and told the boy how he had found his way home in the dark . "
     path = folder / "prompt.txt"
     path.write_text(sentence * (PREFILL // 21))
@@ -59,8 +59,8 @@ def measure(engine: Any, model: Path, threads: int, prompt_file: Path, samples: 
 def compare(
     engines: list[Any], model: Path, threads: int, repeats: int, prompt_file: Path
 ) -> dict[str, Samples]:
-    """`repeats` rounds of every engine, alternating; the order turns round each time. One more round before, dropped:
-    it brings the file into the page cache."""
+    """`repeats` rounds of every engine, alternating; the order turns round each time. One more before,
+    dropped: it brings the file into the page cache."""
     samples: dict[str, Samples] = {engine.name: defaultdict(list) for engine in engines}
     for repeat in range(-1, repeats):
         for engine in engines if repeat % 2 == 0 else reversed(engines):
@@ -88,7 +88,7 @@ def ratio(ours: float, theirs: float, more_is_better: bool) -> float:
 
 
 def table(results: list[dict[str, Any]], names: list[str]) -> str:
-    """One row for each measure, model and number of threads. Ratio: above 1 means that the first engine is better;
+    """One row for each measure, model and number of threads. Ratio: above 1 means that the first is better;
     of the medians, and of each engine's best round, which a busy machine disturbs least."""
     wanted = len(names) > 1
     header = ["model", "threads", "measure", "unit", *names] + (

@@ -1,4 +1,4 @@
-"""What stands before the first token: interpreter, imports, vocabulary, model. Each in processes of its own, medians.
+"""What stands before the first token: interpreter, imports, vocabulary, model. Medians over processes.
 
 python bench/startup.py [MODEL.gguf ...] [--repeats 7]
 """

@@ -1,6 +1,7 @@
 #include "runner.h"
 
 #include <algorithm>
+#include <chrono>
 #include <new>
 
 #include "quant/packed.h"
@@ -54,17 +55,50 @@ Buffer make_buffer(size_t bytes) {
   return Buffer(p, [](uint8_t* q) { ::operator delete[](q, std::align_val_t{64}); });
 }
 
+namespace {
+
+double seconds_of(ThreadPool& pool, const Stage& stage) {
+  const auto start = std::chrono::steady_clock::now();
+  pool.run(&stage, 1);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+double Runner::probe_read(int64_t bytes) {
+  Arena arena;
+  uint8_t* data = arena.allocate(static_cast<size_t>(bytes));
+  std::memset(data, 1, static_cast<size_t>(bytes));
+  const Buffer sink = make_buffer(static_cast<size_t>(64 * num_threads()));
+  const Stage stage = make_stage(kernels_.probe_read, ProbeArgs{data, reinterpret_cast<int8_t*>(sink.get()), bytes}, false);
+  return static_cast<double>(bytes) / seconds_of(pool_, stage);
+}
+
+double Runner::probe_dot(int64_t turns) {
+  const Buffer data = make_buffer(256), sink = make_buffer(static_cast<size_t>(64 * num_threads()));
+  std::memset(data.get(), 1, 256);
+  const Stage stage = make_stage(kernels_.probe_dot, ProbeArgs{data.get(), reinterpret_cast<int8_t*>(sink.get()), turns}, false);
+  const double dots = static_cast<double>(turns) * 16 * num_threads();
+  return dots * 64 * 2 / seconds_of(pool_, stage);
+}
+
 Runner::Runner(int num_threads, const Kernels& kernels)
     : kernels_(kernels), pool_(num_threads), arena_(std::make_shared<Arena>()) {}
 
-std::shared_ptr<Matrix> Runner::pack(int format, const uint8_t* data, int64_t outputs, int64_t inputs) {
+std::shared_ptr<Matrix> Runner::allocate(int format, int64_t outputs, int64_t inputs) {
   const auto f = static_cast<Format>(format);
   const int64_t rows = quant::panel_rows(f), panels = (outputs + rows - 1) / rows, bytes = quant::panel_bytes(f, inputs);
-  uint8_t* packed = arena_->allocate(static_cast<size_t>(panels * bytes));
-  const PackArgs args{f, data, packed, outputs, inputs, panels, bytes, kernels_.wide_is_signed};
+  uint8_t* data = arena_->allocate(static_cast<size_t>(panels * bytes));
+  return std::make_shared<Matrix>(Matrix{arena_, data, {}, format, outputs, inputs, panels, bytes});
+}
+
+void Runner::pack(Matrix& m, int64_t first, const uint8_t* data, int64_t rows) {
+  const auto f = static_cast<Format>(m.format);
+  const int64_t panel_rows = quant::panel_rows(f), panels = (rows + panel_rows - 1) / panel_rows;
+  uint8_t* packed = m.data + first / panel_rows * m.panel_bytes;
+  const PackArgs args{f, data, packed, rows, m.inputs, panels, m.panel_bytes, kernels_.wide_is_signed};
   const Stage stage = make_stage(pack_stage, args, false);
   pool_.run(&stage, 1);
-  return std::make_shared<Matrix>(Matrix{arena_, packed, {}, format, outputs, inputs, panels, bytes});
 }
 
 void Runner::submit(const Stage* stages, int num_stages) {

@@ -13,10 +13,12 @@
 
 namespace pellucid {
 
+inline constexpr int64_t kPackRows = 32;  // a multiple of every panel's rows
+
 // A matrix in panels (quant/packed.h).
 struct Matrix {
   std::shared_ptr<Arena> arena;
-  const uint8_t* data;
+  uint8_t* data;
   std::vector<float> bias;  // empty: none
   int format;
   int64_t outputs, inputs, num_panels, panel_bytes;
@@ -48,8 +50,10 @@ class Runner {
   int num_threads() const { return pool_.num_threads(); }
   const std::shared_ptr<Arena>& arena() const { return arena_; }
 
-  // `data`: the file's bytes, rows x inputs in `format`; sizes are the caller's to check.
-  std::shared_ptr<Matrix> pack(int format, const uint8_t* data, int64_t outputs, int64_t inputs);
+  // Space for a matrix; `pack` fills rows [first, first + rows) from the file's bytes of these rows. `first` is a
+  // multiple of kPackRows; rows are too, but for the last of the matrix. Sizes are the caller's to check.
+  std::shared_ptr<Matrix> allocate(int format, int64_t outputs, int64_t inputs);
+  void pack(Matrix& matrix, int64_t first, const uint8_t* data, int64_t rows);
 
   void linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights);
   void embed(EmbedArgs args);
@@ -61,6 +65,10 @@ class Runner {
   void rows(const RowsArgs& args);
   // tile_rows, num_tiles and scratch are filled in here. max_positions: what the block tables can hold.
   void attention(AttentionArgs args, int64_t max_positions);
+
+  // Ceilings of this machine on all threads: bytes read in order a second; 8-bit operations (2 for each product) a second.
+  double probe_read(int64_t bytes);
+  double probe_dot(int64_t turns);
 
   void start_recording() { recording_ = std::make_unique<Program>(); }
   bool is_recording() const { return recording_ != nullptr; }

@@ -65,11 +65,13 @@ void ThreadPool::execute(int index) {
   const Stage* stages = stages_;
   const int64_t num_stages = num_stages_;
   for (int64_t i = 0; i < num_stages; ++i) {
-    if (index == 0 || !stages[i].serial) {
-      Worker worker{index, num_threads_, &cursor_};
+    const bool serial = stages[i].serial;
+    if (index == 0 || !serial) {
+      Worker worker{index, serial ? 1 : num_threads_, &cursor_};
       stages[i].run(stages[i].arguments, worker);
     }
-    barrier();
+    // Serial stages in a row are all the first thread's: nobody need wait between them.
+    if (!serial || i + 1 == num_stages || !stages[i + 1].serial) barrier();
   }
 }
 

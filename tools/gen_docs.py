@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write the pages and tables of docs/ that are made from the code; with --check, only say whether they are up to date.
+"""Write the pages and tables of docs/ that are made from the code; --check: only say which differ.
 
     python tools/gen_docs.py            rewrite what differs
     python tools/gen_docs.py --check    exit status 1 and the names of the pages that differ
@@ -47,7 +47,7 @@ def paragraphs(text: str) -> Iterator[str]:
 
 
 def default_of(option: click.Option) -> str:
-    """The default that --help shows; nothing where it shows none (click's own markers of "not given" included)."""
+    """The default that --help shows; "" where it shows none."""
     value = option.default
     if not option.show_default or value is None or callable(value) or type(value).__name__ == "Sentinel":
         return str(option.show_default) if isinstance(option.show_default, str) else ""
@@ -58,7 +58,7 @@ def default_of(option: click.Option) -> str:
 
 def kind_of(option: click.Option) -> str:
     """What the option takes: nothing for a flag, else its metavar as --help writes it."""
-    if option.is_flag or option.count:
+    if option.is_flag or option.count or option.secondary_opts:
         return ""
     if option.metavar:
         return option.metavar
@@ -83,7 +83,9 @@ def document(name: str, command: click.Command) -> Iterator[str]:
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not parameter.hidden:
             names = ", ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
-            rows.append([names, kind_of(parameter), parameter.help or "", default_of(parameter)])
+            # Where the default is derived, commands say it in words at the end of the help.
+            help, _, said = (parameter.help or "").partition("[default: ")
+            rows.append([names, kind_of(parameter), help, said.removesuffix("]") or default_of(parameter)])
     if rows:
         yield table(["option", "takes", "", "default"], rows).rstrip("\n")
     yield from paragraphs(command.epilog or "")
@@ -96,7 +98,7 @@ def cli_page() -> str:
     commands = {name: main.get_command(context, name) for name in main.list_commands(context)}
     parts = [
         "# The command line",
-        "<!-- Made by tools/gen_docs.py from the commands in src/pellucid/cli/. Change those, then run `just docs`. -->",
+        "<!-- Made by tools/gen_docs.py from src/pellucid/cli/: change that, then run `just docs`. -->",
         *paragraphs(main.help or ""),
         table(
             ["command", ""],

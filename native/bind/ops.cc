@@ -66,18 +66,25 @@ void check_bytes(const RawBytes& data, const quant::FormatInfo& f, int64_t rows,
           "the bytes do not match the matrix's shape");
 }
 
-std::shared_ptr<Matrix> pack(PyRunner& self, const std::string& label, RawBytes data, int64_t outputs, int64_t inputs,
-                             std::optional<Floats> bias) {
+std::shared_ptr<Matrix> allocate(PyRunner& self, const std::string& label, int64_t outputs, int64_t inputs,
+                                 std::optional<Floats> bias) {
   const quant::FormatInfo& f = format_of(label);
-  check_bytes(data, f, outputs, inputs);
+  require(outputs > 0 && inputs > 0 && inputs % f.block_size == 0, "a matrix must have rows, and rows of whole blocks");
+  require(inputs <= INT32_MAX && outputs <= INT32_MAX && outputs <= INT64_MAX / 8 / inputs, "matrix too large");
   require(!bias || size_of(*bias) == outputs, "a bias needs one value for each output");
-  std::shared_ptr<Matrix> m;
-  {
-    nb::gil_scoped_release release;
-    m = self.runner.pack(static_cast<int>(f.format), data.data(), outputs, inputs);
-  }
+  std::shared_ptr<Matrix> m = self.runner.allocate(static_cast<int>(f.format), outputs, inputs);
   if (bias) m->bias.assign(bias->data(), bias->data() + outputs);
   return m;
+}
+
+void pack_rows(PyRunner& self, Matrix& m, int64_t first, RawBytes data) {
+  const quant::FormatInfo& f = quant::info(static_cast<quant::Format>(m.format));
+  const int64_t row_bytes = m.inputs / f.block_size * f.block_bytes, rows = static_cast<int64_t>(data.size()) / row_bytes;
+  require(rows > 0 && rows * row_bytes == static_cast<int64_t>(data.size()), "the bytes are not whole rows of the matrix");
+  require(first >= 0 && first % kPackRows == 0 && rows <= m.outputs - first, "the rows are outside the matrix");
+  require(rows % kPackRows == 0 || first + rows == m.outputs, "rows are packed 32 at a time");
+  nb::gil_scoped_release release;
+  self.runner.pack(m, first, data.data(), rows);
 }
 
 void linear(PyRunner& self, Floats x, const std::vector<std::shared_ptr<Matrix>>& weights, const std::vector<Floats>& y) {
@@ -231,6 +238,19 @@ void bind_ops(nb::module_& m) {
     return names;
   }, "The instruction sets that this machine runs, best first.");
 
+  m.def("largest", [](Ints values) {
+    int32_t top = -1;
+    for (size_t i = 0; i < values.size(); ++i) top = values.data()[i] > top ? values.data()[i] : top;
+    return top;
+  }, "The largest of some non-negative int32; -1 if there are none.");
+
+  m.def("check_range", [](Ints values, int64_t limit, const char* what) {
+    for (size_t i = 0; i < values.size(); ++i)
+      if (values.data()[i] < 0 || values.data()[i] >= limit)
+        throw nb::value_error((std::string(what) + " of the batch is " + std::to_string(values.data()[i]) + ", expected 0 to " +
+                               std::to_string(limit - 1)).c_str());
+  }, "ValueError unless all values are in [0, limit).");
+
   nb::class_<Matrix>(m, "Matrix", "A packed matrix.")
       .def_prop_ro("shape", [](const Matrix& w) { return nb::make_tuple(w.outputs, w.inputs); })
       .def_prop_ro("format", [](const Matrix& w) { return std::string(quant::info(static_cast<quant::Format>(w.format)).name); })
@@ -249,7 +269,8 @@ void bind_ops(nb::module_& m) {
       .def_prop_ro("num_threads", [](const PyRunner& r) { return r.runner.num_threads(); })
       .def_prop_ro("isa", [](const PyRunner& r) { return std::string(r.runner.kernels().name); })
       .def_prop_ro("packed_bytes", [](const PyRunner& r) { return r.runner.arena()->used(); })
-      .def("pack", pack, nb::arg("format"), nb::arg("data"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("bias").none())
+      .def("allocate", allocate, nb::arg("format"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("bias").none())
+      .def("pack_rows", pack_rows, nb::arg("matrix"), nb::arg("first"), nb::arg("data"))
       .def("linear", linear)
       .def("embed", embed)
       .def("rms_norm", rms_norm)
@@ -259,6 +280,16 @@ void bind_ops(nb::module_& m) {
       .def("add", add)
       .def("rows", rows)
       .def("attention", attention)
+      .def("probe_read", [](PyRunner& r, int64_t bytes) {
+        require(bytes >= (1 << 20) && bytes <= (int64_t{8} << 30), "probe_read: 1 MiB to 8 GiB");
+        nb::gil_scoped_release release;
+        return r.runner.probe_read(bytes);
+      }, "Bytes a second, read in order by all threads.")
+      .def("probe_dot", [](PyRunner& r, int64_t turns) {
+        require(turns >= 1, "probe_dot: at least one turn");
+        nb::gil_scoped_release release;
+        return r.runner.probe_dot(turns);
+      }, "8-bit operations a second of all threads; a product and its addition are two.")
       .def("start_recording", [](PyRunner& r) { r.runner.start_recording(); r.arrays.clear(); })
       .def("stop_recording", [](PyRunner& r) {
         require(r.runner.is_recording(), "nothing is being recorded");

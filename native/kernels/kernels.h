@@ -115,6 +115,12 @@ struct AttentionArgs {
   float* scratch;
 };
 
+struct ProbeArgs {
+  const uint8_t* data;
+  int8_t* sink;   // 64 bytes for each thread, so that nothing is optimised away
+  int64_t size;   // bytes to read, or turns of 16 dots
+};
+
 struct Kernels {
   const char* name;
   int tile_rows;        // rows of an activation tile
@@ -129,6 +135,8 @@ struct Kernels {
   void (*attention_write)(const void*, Worker&);
   void (*attention)(const void*, Worker&);
   void (*attention_merge)(const void*, Worker&);
+  void (*probe_read)(const void*, Worker&);
+  void (*probe_dot)(const void*, Worker&);
 };
 
 // The best table for this machine, or the one of that name (null if this machine or build lacks it).

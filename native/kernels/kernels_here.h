@@ -13,4 +13,6 @@ void add(const void* arguments, Worker& worker);
 void attention_write(const void* arguments, Worker& worker);
 void attention(const void* arguments, Worker& worker);
 void attention_merge(const void* arguments, Worker& worker);
+void probe_read(const void* arguments, Worker& worker);
+void probe_dot(const void* arguments, Worker& worker);
 }  // namespace pellucid::PELLUCID_ISA

@@ -10,7 +10,7 @@ namespace pellucid::PELLUCID_ISA {
 extern const Kernels table;
 const Kernels table = {
     PELLUCID_TEXT(PELLUCID_ISA), kTileRows, kWideIsSigned, quantise, linear, rms_norm, layer_norm, rope, glu, add,
-    attention_write, attention, attention_merge,
+    attention_write, attention, attention_merge, probe_read, probe_dot,
 };
 
 }  // namespace pellucid::PELLUCID_ISA

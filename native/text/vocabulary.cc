@@ -9,22 +9,40 @@
 
 namespace pellucid::text {
 
+namespace {
+
+uint64_t load64(const char* p) {
+  uint64_t word;
+  std::memcpy(&word, p, 8);
+  return word;
+}
+
+uint32_t load32(const char* p) {
+  uint32_t word;
+  std::memcpy(&word, p, 4);
+  return word;
+}
+
+}  // namespace
+
+// Multiply and fold; the ends of a string are read as words that may overlap.
 uint64_t hash_bytes(std::string_view bytes) {
-  uint64_t h = 0x9E3779B97F4A7C15ull ^ bytes.size();
   const char* p = bytes.data();
-  size_t n = bytes.size();
+  const size_t n = bytes.size();
+  uint64_t h = 0x9E3779B97F4A7C15ull * (n + 1);
   const auto mix = [&](uint64_t word) {
     h = (h ^ word) * 0xD6E8FEB86659FD93ull;
     h ^= h >> 32;
   };
-  for (; n >= 8; p += 8, n -= 8) {
-    uint64_t word;
-    std::memcpy(&word, p, 8);
-    mix(word);
+  if (n >= 8) {
+    for (size_t at = 0; at + 8 < n; at += 8) mix(load64(p + at));
+    mix(load64(p + n - 8));
+  } else if (n >= 4) {
+    mix(static_cast<uint64_t>(load32(p)) << 32 | load32(p + n - 4));
+  } else if (n > 0) {
+    const auto byte = [&](size_t i) { return static_cast<uint64_t>(static_cast<unsigned char>(p[i])); };
+    mix(byte(0) << 16 | byte(n / 2) << 8 | byte(n - 1));
   }
-  uint64_t word = 0;
-  for (size_t i = 0; i < n; ++i) word |= static_cast<uint64_t>(static_cast<unsigned char>(p[i])) << (8 * i);
-  mix(word);
   h *= 0xD6E8FEB86659FD93ull;
   return h ^ h >> 32;
 }
@@ -81,29 +99,34 @@ Vocabulary::Vocabulary(Kind of_kind, StringArray pieces, std::vector<uint8_t> ty
 }
 
 void Vocabulary::index() {
-  const size_t size = std::bit_ceil(std::max<size_t>(2 * pieces_.size(), 16));
+  const size_t count = pieces_.size(), size = std::bit_ceil(std::max<size_t>(2 * count, 16));
   slots_.assign(size, 0);
   slot_mask_ = size - 1;
-  for (size_t i = 0; i < pieces_.size(); ++i) {
+  std::vector<uint64_t> hashes(count);
+  for (size_t i = 0; i < count; ++i) {
     if (pieces_[i].empty()) {
       empty_.emplace_back(static_cast<int32_t>(i), static_cast<uint32_t>(empty_names_.size()));
       empty_names_.push_back("[EMPTY_" + std::to_string(i) + "]");
     }
+    const std::string_view text = pieces_[i].empty() ? std::string_view(empty_names_.back()) : pieces_[i];
+    longest_piece = std::max(longest_piece, text.size());
+    hashes[i] = hash_bytes(text);
   }
-  for (size_t i = 0; i < pieces_.size(); ++i) insert(static_cast<int32_t>(i));
+  constexpr size_t kAhead = 16;  // the table is larger than the cache: ask for a slot well before it is used
+  for (size_t i = 0; i < count; ++i) {
+    if (i + kAhead < count) __builtin_prefetch(&slots_[hashes[i + kAhead] & slot_mask_], 1);
+    insert(static_cast<int32_t>(i), hashes[i]);
+  }
 }
 
-void Vocabulary::insert(int32_t id) {
-  const std::string_view text = piece(id);
-  longest_piece = std::max(longest_piece, text.size());
-  const uint64_t h = hash_bytes(text);
+void Vocabulary::insert(int32_t id, uint64_t h) {
   size_t at = h & slot_mask_;
   for (; slots_[at] != 0; at = (at + 1) & slot_mask_) {
     if (slots_[at] >> 32 != h >> 32) continue;
     const int32_t other = static_cast<int32_t>(slots_[at] & UINT32_MAX) - 1;
-    if (piece(other) == text) {
+    if (piece(other) == piece(id)) {
       throw VocabularyError("piece " + std::to_string(id) + " is the same as piece " + std::to_string(other),
-                            pieces_.offset_of(id));
+                            pieces_.offset_of(static_cast<size_t>(id)));
     }
   }
   slots_[at] = (h >> 32 << 32) | static_cast<uint32_t>(id + 1);
@@ -117,8 +140,10 @@ std::string_view Vocabulary::piece(int32_t id) const {
 }
 
 int32_t Vocabulary::find(std::string_view text) const {
-  if (text.size() > longest_piece) return kNone;
-  const uint64_t h = hash_bytes(text);
+  return text.size() > longest_piece ? kNone : find(text, hash_bytes(text));
+}
+
+int32_t Vocabulary::find(std::string_view text, uint64_t h) const {
   for (size_t at = h & slot_mask_; slots_[at] != 0; at = (at + 1) & slot_mask_) {
     if (slots_[at] >> 32 != h >> 32) continue;
     const int32_t id = static_cast<int32_t>(slots_[at] & UINT32_MAX) - 1;
@@ -130,21 +155,41 @@ int32_t Vocabulary::find(std::string_view text) const {
 size_t Vocabulary::set_merges(const StringArray& list) {
   merges.reserve(list.size());
   size_t left_out = 0;
-  std::string joined;
-  for (size_t rank = 0; rank < list.size(); ++rank) {
-    const std::string_view line = list[rank];
-    const size_t space = line.find(' ', 1);  // a side is never empty, but may begin with a space
-    if (space == std::string_view::npos || space + 1 >= line.size()) {
-      throw VocabularyError("merge " + std::to_string(rank) + " is not two pieces with a space between them",
-                            list.offset_of(rank));
+  // In blocks, so that the three look-ups of a merge are asked for before they are needed.
+  constexpr size_t kBlock = 64;
+  struct Row {
+    std::string_view left, right;
+    std::string joined;
+    uint64_t hashes[3];
+  };
+  std::vector<Row> rows(kBlock);
+  for (size_t first = 0; first < list.size(); first += kBlock) {
+    const size_t count = std::min(kBlock, list.size() - first);
+    for (size_t i = 0; i < count; ++i) {
+      const std::string_view line = list[first + i];
+      const size_t space = line.find(' ', 1);  // a side is never empty, but may begin with a space
+      if (space == std::string_view::npos || space + 1 >= line.size()) {
+        throw VocabularyError("merge " + std::to_string(first + i) + " is not two pieces with a space between them",
+                              list.offset_of(first + i));
+      }
+      Row& row = rows[i];
+      row.left = line.substr(0, space);
+      row.right = line.substr(space + 1);
+      row.joined.assign(row.left).append(row.right);
+      row.hashes[0] = hash_bytes(row.left);
+      row.hashes[1] = hash_bytes(row.right);
+      row.hashes[2] = hash_bytes(row.joined);
+      for (const uint64_t h : row.hashes) __builtin_prefetch(&slots_[h & slot_mask_]);
     }
-    joined.assign(line.substr(0, space)).append(line.substr(space + 1));
-    const int32_t left = find(line.substr(0, space)), right = find(line.substr(space + 1));
-    const int32_t id = find_mergeable(joined);
-    if (left == kNone || right == kNone || id == kNone) {
-      ++left_out;
-    } else {
-      merges.add(left, right, {static_cast<int32_t>(rank), id});
+    for (size_t i = 0; i < count; ++i) {
+      const Row& row = rows[i];
+      const int32_t left = find(row.left, row.hashes[0]), right = find(row.right, row.hashes[1]);
+      const int32_t id = find(row.joined, row.hashes[2]);
+      if (left == kNone || right == kNone || id == kNone || !(1u << type(id) & kMergeable)) {
+        ++left_out;
+      } else {
+        merges.add(left, right, {static_cast<int32_t>(first + i), id});
+      }
     }
   }
   return left_out;

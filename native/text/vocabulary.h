@@ -118,7 +118,8 @@ class Vocabulary {
 
  private:
   void index();
-  void insert(int32_t id);
+  void insert(int32_t id, uint64_t hash);
+  int32_t find(std::string_view piece, uint64_t hash) const;
 
   StringArray pieces_;
   std::vector<std::string> empty_names_;              // "[EMPTY_i]" of pieces without bytes

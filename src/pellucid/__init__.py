@@ -5,7 +5,7 @@
     llm = pellucid.LLM("smollm2-135m-instruct")
     print(llm.generate("The best way to learn a new skill is", max_tokens=40).text)
 
-The names here are the public ones; each is imported when it is first used, so that importing pellucid costs nothing.
+The names here are the public ones. Each is imported when it is first used: importing pellucid costs nothing.
 """
 
 from __future__ import annotations

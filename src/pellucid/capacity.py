@@ -1,4 +1,4 @@
-"""How long a context and how many KV blocks: decided once at load, from the model, the caller and the memory."""
+"""How long a context and how many KV blocks: decided once at load, from model, caller and memory."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ def plan_capacity(
     `max_sequences` contexts, as that memory allows: it is what prefixes are kept in for reuse.
     UsageError: the context is longer than the model's, or does not fit into the memory that was named.
     """
+
+    def blocks(tokens: int) -> int:
+        return -(-tokens // block_size)
+
     per_token = kv_bytes_per_token(layers, kv_format)
     per_block = per_token * block_size
     memory = machine_memory if machine_memory is not None else total_memory()
@@ -67,19 +71,16 @@ def plan_capacity(
         context, where, note = context_length, origin, ""
         if context > model_context:
             raise UsageError(
-                f"context_length {context} is longer than the {model_context} positions that the model was made "
-                f"for; give at most {model_context}"
+                f"context_length {context} is longer than the {model_context} positions that the model was "
+                f"made for; give at most {model_context}"
             )
+        needs = f"a context of {context} tokens needs {blocks(context) * per_block} bytes of KV cache"
         if kv_memory is not None and fitting < context:
             raise UsageError(
-                f"a context of {context} tokens needs {_blocks(context, block_size) * per_block} bytes of KV cache, "
-                f"but kv_memory is {kv_memory}; raise kv_memory or give context_length at most {fitting}"
+                f"{needs}, but kv_memory is {kv_memory}; raise it or give context_length at most {fitting}"
             )
-        if _blocks(context, block_size) * per_block > memory:
-            raise UsageError(
-                f"a context of {context} tokens needs {_blocks(context, block_size) * per_block} bytes of KV cache, "
-                f"but this machine has {memory}; give a smaller context_length"
-            )
+        if blocks(context) * per_block > memory:
+            raise UsageError(f"{needs}, but this machine has {memory}; give a smaller context_length")
     elif fitting >= model_context:
         context, where, note = model_context, MODEL_FILE, ""
     else:
@@ -88,15 +89,11 @@ def plan_capacity(
         note = f"the model's own is {model_context}; limited by {limit}; context_length asks for more"
     if context < 1:
         raise UsageError(
-            f"kv_memory {budget} holds no block of {block_size} tokens; one takes {per_block} bytes: give more"
+            f"kv_memory {budget} holds no block of {block_size} tokens; give at least {per_block} bytes"
         )
-    one = _blocks(context, block_size)
+    one = blocks(context)
     num_blocks = max(one, min(budget // per_block, one * max_sequences))
     return Capacity(context, where, note, num_blocks, block_size, per_token)
-
-
-def _blocks(tokens: int, block_size: int) -> int:
-    return -(-tokens // block_size)
 
 
 def total_memory() -> int:

@@ -57,7 +57,7 @@ class Driver:
             self._abort(request)
 
     def drop(self, request: RunningRequest) -> None:
-        """As `abort`, at the next occasion: safe to call from anywhere, such as a finaliser in the middle of a pass."""
+        """As `abort`, at the next occasion: safe from anywhere, even a finaliser amid a pass."""
         self._dropped.append(request)
 
     def abort_all(self) -> None:

@@ -55,7 +55,7 @@ class ModelInfo:
         return automatic_kv_format(self.formats)
 
     def kv_bytes(self, context_length: int, kv_format: str = "auto") -> int:
-        """KV cache for one sequence of this length. UsageError: longer than the model's context, or below 1."""
+        """Bytes of K and V of one sequence. UsageError: longer than the model's context, or below 1."""
         if not 1 <= context_length <= self.context_length:
             raise UsageError(
                 f"context_length {context_length} is out of range: this model has 1 to {self.context_length}"
@@ -230,7 +230,7 @@ def end_of_sequence_ids(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> 
 
 
 class _Weightless:
-    """The load-time half of `Ops`, which keeps nothing: a model loaded with it knows its sizes and cannot run."""
+    """The load-time half of `Ops`, keeping nothing: a model loaded with it knows its sizes; it cannot run."""
 
     name = "none"
 

@@ -1,4 +1,4 @@
-"""Ctrl-C waits for the end of a forward pass, so that an interrupt never leaves the engine between two states."""
+"""Ctrl-C waits for the end of a forward pass, so that the engine is never left between two states."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 class HeldInterrupts:
     """While inside, SIGINT is remembered; on leaving, the handler that was there before gets it.
 
-    Only Python's main thread receives signals: elsewhere, and where SIGINT is ignored or left to the operating
-    system, this does nothing. Entering and leaving cost about a microsecond each.
+    Only Python's main thread receives signals: elsewhere, and where SIGINT is ignored or left to the system,
+    this does nothing. Entering and leaving cost about a microsecond each.
     """
 
     __slots__ = ("_pending", "_previous")

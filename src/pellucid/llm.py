@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pellucid.driver import Driver
 from pellucid.errors import UsageError
-from pellucid.loading import Loaded, LoadOptions, load
+from pellucid.loading import DEFAULT_MODEL, Loaded, LoadOptions, load
 from pellucid.outputs import GenerationResult
 from pellucid.prompts import check_token_ids, split_prompts
 from pellucid.settings import Setting, Settings
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from pellucid.text.tokenizer import Tokenizer
     from pellucid.types import Float32
 
-DEFAULT_MODEL = "smollm2-135m-instruct"
-
 
 class LLM:
     """A loaded model.
@@ -33,8 +31,8 @@ class LLM:
         llm = LLM("smollm2-135m-instruct")
         llm.generate("The best way to learn a new skill is", max_tokens=32).text
 
-    The numbers of a step depend on its tokens, their positions and the model: not on num_threads, prefill_chunk,
-    max_sequences, what else runs at the same time, or what the prefix cache held.
+    The numbers of a step depend on its tokens, their positions and the model: not on num_threads,
+    prefill_chunk, max_sequences, what else runs at the same time, or what the prefix cache held.
     One LLM may be used from several threads; their requests share its forward passes.
     """
 
@@ -129,7 +127,7 @@ class LLM:
         parse_special: bool = False,
         **overrides: Any,
     ) -> GenerationResult | list[GenerationResult]:
-        """Continue a prompt, or each of a list of prompts (they share forward passes; the results are the same).
+        """Continue a prompt, or each of a list of prompts, whose forward passes are shared.
 
         prompt: text, token ids (list of ints or integer array), or a list of either.
         params, overrides: a SamplingParams (for a list of prompts also one for each), and fields that replace
@@ -137,9 +135,11 @@ class LLM:
         model_defaults: start from the sampling values that the model's author recommends.
         parse_special: text such as "<|im_start|>" becomes control tokens; otherwise it stays text.
 
-        max_tokens is a ceiling: where the context ends first, finish_reason is "context".
+        Without max_tokens it goes on until the model ends the text or the context is full (finish_reason
+        "eos" or "context"). A max_tokens that the context cannot hold is an error, told at once.
         Errors: UsageError (no prompt, ids outside the vocabulary, unknown or contradictory parameters),
-        ContextOverflowError (the prompt, or the prompt and min_tokens, exceed the context; says by how much).
+        ContextOverflowError (the prompt, or it and max_tokens, exceed the context; says by how much),
+        PellucidError (no token was left to choose, because the parameters exclude them all).
         """
         prompts, several = split_prompts(prompt)
         chosen = list(params) if isinstance(params, list | tuple) else [params] * len(prompts)
@@ -147,6 +147,7 @@ class LLM:
             raise UsageError(
                 f"{len(prompts)} prompts, but {len(chosen)} SamplingParams; give one, or one for each"
             )
+        self._need()
         driver = self._driver
         requests = [
             self._prepare(each, which, model_defaults, parse_special, overrides)
@@ -227,8 +228,8 @@ class LLM:
     def logits(self, token_ids: Sequence[int]) -> Float32:
         """The model's logits after each token: float32 [positions, vocabulary].
 
-        Row i is the unprocessed distribution (before softmax) of the token that follows token_ids[: i + 1]; the
-        same bits as those from which `generate` chooses. Errors: UsageError, ContextOverflowError.
+        Row i is the unprocessed distribution (before softmax) of the token that follows token_ids[: i + 1]:
+        the same bits as those from which `generate` chooses. Errors: UsageError, ContextOverflowError.
         """
         prompts, several = split_prompts(token_ids)
         if several or isinstance(prompts[0], str):
@@ -236,7 +237,7 @@ class LLM:
                 "logits takes one sequence of token ids; encode text with llm.tokenizer.encode first"
             )
         ids = prompts[0]
-        self._check(ids, self._need())
+        self._check(ids, self._need(), None)
         return self._driver.logits(ids)
 
     # --- what is loaded -------------------------------------------------------------------------------
@@ -296,7 +297,7 @@ class LLM:
             text, ids = None, prompt
         seconds = perf_counter() - start
         chosen, settings = self._resolve(params, overrides, model_defaults)
-        self._check(ids, loaded, chosen.min_tokens)
+        self._check(ids, loaded, {"min_tokens": chosen.min_tokens, "max_tokens": chosen.max_tokens or 1})
         merged = loaded.settings.merged(settings)
         return RunningRequest(text, ids, chosen, loaded.tokenizer, merged, seconds, streamed)
 
@@ -309,14 +310,9 @@ class LLM:
         recommended = checkpoint.generation_defaults if model_defaults else None
         return resolve_sampling(params, overrides, recommended, checkpoint.container, self._options.origin)
 
-    def _check(self, ids: Sequence[int], loaded: Loaded, min_tokens: int = 0) -> None:
-        check_token_ids(
-            ids,
-            loaded.model.vocabulary_size,
-            loaded.capacity.context_length,
-            loaded.model.context_length,
-            min_tokens,
-        )
+    def _check(self, ids: Sequence[int], loaded: Loaded, following: Mapping[str, int] | None) -> None:
+        context, longest = loaded.capacity.context_length, loaded.model.context_length
+        check_token_ids(ids, loaded.model.vocabulary_size, context, longest, following)
 
     def _need(self) -> Loaded:
         if self._loaded is None:
@@ -334,9 +330,8 @@ class LLM:
     def __repr__(self) -> str:
         if self._loaded is None:
             return "LLM(closed)"
-        settings, loaded = self._loaded.settings, self._loaded
-        return (
-            f"LLM({settings['model'].value!r}: {loaded.model.architecture}, {len(loaded.model.layers)} layers of width "
-            f"{loaded.model.width}, context {loaded.capacity.context_length}, kv {settings['kv_format'].value}, "
-            f"{settings['num_threads'].value} threads, {settings['backend'].value})"
-        )
+        loaded = self._loaded
+        model, shown = loaded.model, {name: setting.value for name, setting in loaded.settings.items()}
+        run = f"kv {shown['kv_format']}, {shown['num_threads']} threads, {shown['backend']}"
+        size = f"{len(model.layers)} layers of width {model.width}, context {shown['context_length']}"
+        return f"LLM({shown['model']!r}: {model.architecture}, {size}, {run})"

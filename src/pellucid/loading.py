@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 BACKENDS = {"cpu": ("pellucid.ops.cpu", "CpuOps"), "reference": ("pellucid.ops.reference", "ReferenceOps")}
 BLOCK_SIZE = 32  # positions of one KV block
+DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_CHUNK = 256
 DEFAULT_SEQUENCES = 64
 
@@ -117,6 +118,7 @@ def load(
         prefill_chunk=chunk,
         max_sequences=max_sequences,
         prefix_caching=options.prefix_caching is not False,
+        context_length=capacity.context_length,
     )
     eos_ids = end_of_sequence_ids(checkpoint, tokenizer)
     settings = _settings(options, os.fspath(path_or_name), str(path), threads, kv_format, capacity, eos_ids)
@@ -156,7 +158,7 @@ def _settings(
             DEFAULT if automatic else options.origin,
             "auto: f32 for float weights, f16 for quantised ones" if automatic else "",
         ),
-        given("kv_memory", capacity.kv_bytes, MACHINE, "bytes reserved; touched only where tokens are written"),
+        given("kv_memory", capacity.kv_bytes, MACHINE, "bytes reserved, touched as tokens are written"),
         given("max_sequences", options.max_sequences or DEFAULT_SEQUENCES),
         given("prefix_caching", options.prefix_caching is not False),
         Setting("eos_ids", eos_ids, MODEL_FILE, "tokenizer and generation_config"),

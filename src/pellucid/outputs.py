@@ -1,4 +1,4 @@
-"""What a generation gives back: text, token ids, why it ended, what it cost. Plain data; imports nothing heavy."""
+"""What a generation gives back: text, token ids, why it ended, what it cost. Plain data."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TokenLogprobs:
 class Chunk:
     """One new token of one sample. The concatenation of `text` over a sample's chunks is the sample's text.
 
-    `text` may be empty: bytes of an unfinished character and beginnings of a possible stop string are held back.
+    `text` may be empty: an unfinished character and the beginning of a possible stop string are held back.
     `token_id` is None only in a last chunk that brings no token (the context was full, or an abort).
     """
 
@@ -54,7 +54,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tokens: `prompt` = `computed` + `reused` (taken from the prefix cache); `generated` over all samples."""
+    """Tokens: `prompt` = `computed` + `reused` (from the prefix cache); `generated` over all samples."""
 
     prompt: int
     computed: int
@@ -64,7 +64,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Seconds. Rates share the machine with whatever else ran at the same time; None where nothing was timed."""
+    """Seconds. Rates share the machine with whatever else ran then; None where nothing was timed."""
 
     tokenize: float
     time_to_first_token: float | None  # from the request's entry into the engine
@@ -77,8 +77,8 @@ class Timings:
 class Sample:
     """One continuation of a prompt.
 
-    `token_ids` hold every generated token, an ending EOS or stop token too; `text` does not show those, and ends
-    before a stop string. `finish_reason`: "eos", "stop" (`stop_match`: the stop string or stop id), "length"
+    `token_ids` hold every generated token, an ending EOS or stop token too; `text` does not show those, and
+    ends before a stop string. `finish_reason`: "eos", "stop" (`stop_match`: the stop string or id), "length"
     (max_tokens), "context" (the context is full), "abort". None: still running.
     """
 
@@ -98,8 +98,8 @@ class Sample:
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """The answer to one prompt: `outputs` holds its samples (n of them); `text`, `token_ids`, `finish_reason`,
-    `stop_match` and `logprobs` are those of the first sample. `prompt` is None where ids were given."""
+    """The answer to one prompt: `outputs` holds its samples, n of them; `text`, `token_ids`, `finish_reason`,
+    `stop_match` and `logprobs` are the first sample's. `prompt` is None where ids were given."""
 
     prompt: str | None
     prompt_token_ids: list[int]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any, TypeAlias
 
@@ -66,14 +66,23 @@ def _kind(value: Any) -> str:
 
 
 def check_token_ids(
-    ids: Sequence[int], vocabulary_size: int, context_length: int, longest: int, min_tokens: int = 0
+    ids: Sequence[int],
+    vocabulary_size: int,
+    context_length: int,
+    longest: int,
+    following: Mapping[str, int] | None,
 ) -> None:
-    """UsageError: no ids, or one outside the vocabulary. ContextOverflowError: more than the context holds,
-    by themselves or with the `min_tokens` that must follow. longest: the context that the model could have."""
+    """Whether these ids can be run.
+
+    following: how many tokens must fit after them, by the name of the parameter that asks for it; None: none
+    (for logits). longest: the context that the model can have.
+    UsageError: no ids, or one outside the vocabulary. ContextOverflowError: they, or they and what follows,
+    are longer than the context; says by how much.
+    """
     if not ids:
         raise UsageError(
-            "the prompt is empty: there is no token to continue from (this tokenizer adds no beginning-of-sequence "
-            "token); give some text or at least one token id"
+            "the prompt is empty: there is no token to continue from (this tokenizer adds no "
+            "beginning-of-sequence token); give some text or at least one token id"
         )
     low, high = min(ids), max(ids)
     if low < 0 or high >= vocabulary_size:
@@ -82,16 +91,22 @@ def check_token_ids(
             f"token id {wrong} at position {list(ids).index(wrong)} is outside the vocabulary: "
             f"expected 0 to {vocabulary_size - 1}"
         )
-    excess = len(ids) + min_tokens - context_length
+    what, room = "", 0
+    for name, number in {"one token to generate": 1, **following}.items() if following is not None else ():
+        if number > room:
+            what, room = name if number == 1 else f"{name} {number}", number
+    excess = len(ids) + room - context_length
     if excess > 0:
-        what = f"the prompt has {len(ids)} tokens"
-        if min_tokens:
-            what += (
-                f", which with min_tokens {min_tokens} is {excess} more than the context of {context_length}"
-            )
+        prompt = f"the prompt has {len(ids)} tokens"
+        if len(ids) <= context_length:
+            prompt += f"; with {what} that is"
         else:
-            what += f", {excess} more than the context of {context_length}"
+            prompt, excess = prompt + ",", len(ids) - context_length
+        lower = f", lower {what.split()[0]}" if len(ids) <= context_length and room > 1 else ""
         more = (
             f" or raise context_length (this model has up to {longest})" if longest > context_length else ""
         )
-        raise ContextOverflowError(f"{what} holds; shorten it{more}")
+        raise ContextOverflowError(
+            f"{prompt} {excess} more than the context of {context_length} holds; "
+            f"shorten the prompt{lower}{more}"
+        )

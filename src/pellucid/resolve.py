@@ -44,9 +44,9 @@ def resolve_sampling(
     container: str,
     origin: str,
 ) -> tuple[SamplingParams, list[Setting]]:
-    """(the parameters, each with its origin). `overrides` win over `params`, which win over the model author's
-    `recommended` values (None: not asked for), which win over pellucid's defaults. A field of `params` that stands
-    at its default counts as not said; say it as a keyword to hold it against `recommended`.
+    """(the parameters, each with its origin). `overrides` win over `params`, these over the model author's
+    `recommended` values (None: not asked for), which win over pellucid's defaults. A field of `params` that
+    stands at its default counts as not said; say it as a keyword to hold it against `recommended`.
 
     A seed that nobody gave, where chance decides, is drawn here, so that the result can name it.
     UsageError: a field that does not exist, or a value that is out of its range.
@@ -61,7 +61,7 @@ def resolve_sampling(
     origins = dict.fromkeys(advised, GENERATION_CONFIG) | dict.fromkeys(given, origin)
     idle = set(chosen.without_effect())
     if chosen.seed is None and not chosen.greedy:
-        chosen = chosen.replace(seed=secrets.randbits(63))
+        chosen = chosen.replace(seed=secrets.randbits(53))
         origins["seed"] = DRAWN
     settings = [
         Setting(
@@ -76,7 +76,8 @@ def read_recommended(defaults: Mapping[str, Any], container: str) -> dict[str, A
     """The SamplingParams fields that a model's author recommends, from generation_config.json, or from
     general.sampling.* of a GGUF file under the same names.
 
-    generation_config.json asks for chance only with do_sample true (transformers' rule); GGUF has no such switch.
+    generation_config.json asks for chance only with do_sample true (transformers' rule); GGUF has no such
+    switch.
     Warns of each recommendation that pellucid cannot follow.
     """
     found = {name: defaults[name] for name in _RECOMMENDED if defaults.get(name) is not None}

@@ -1,4 +1,4 @@
-"""One request in flight: the engine's tokens become text, stop strings are found, time and tokens are counted."""
+"""One request in flight: tokens become text, stop strings are found, time and tokens are counted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from pellucid.errors import PellucidError
 from pellucid.outputs import Alternative, Chunk, Counts, GenerationResult, Sample, Timings, TokenLogprobs
 from pellucid.settings import Settings
 from pellucid.text.detokenizer import Detokenizer
@@ -22,7 +23,8 @@ class _RunningSample:
 
     def __init__(self, index: int, tokenizer: Tokenizer, params: SamplingParams) -> None:
         self.index = index
-        self.detokenizer = Detokenizer(tokenizer)
+        # The text goes on the prompt: a space at its start is part of it.
+        self.detokenizer = Detokenizer(tokenizer, skip_special=True, continues=True)
         self.stops = StopStrings(params.stop) if params.stop else None
         self.token_ids: list[int] = []
         self.text: list[str] = []
@@ -103,6 +105,8 @@ class RunningRequest:
             return False  # ended here by a stop string; the engine's own word for it comes after
         self._note_progress(event)
         text, reason, logprobs = "", event.finish_reason, None
+        if event.error is not None:
+            self.error = PellucidError(event.error)
         if event.token_id is not None:
             sample.token_ids.append(event.token_id)
             if reason not in ("eos", "stop"):  # the text shows no ending token
@@ -115,7 +119,7 @@ class RunningRequest:
         if sample.stop_string is not None:
             reason = "stop"
         elif reason == "stop":
-            sample.stop_id = event.token_id
+            sample.stop_id = event.stop
         self._emit(sample, text, event, logprobs, reason)
         return sample.stop_string is not None and event.finish_reason is None
 

@@ -22,8 +22,8 @@ class Stream(Iterator[Chunk]):
                 print(chunk.text, end="", flush=True)
         stream.result  # the same as `generate` would have given
 
-    `close()` (or leaving the `with` block, dropping the last reference, or an exception such as Ctrl-C while a
-    chunk is awaited) aborts what still runs and frees its memory; the text so far stays in `result`.
+    `close()` (or leaving the `with` block, dropping the last reference, or an exception such as Ctrl-C while
+    a chunk is awaited) aborts what still runs and frees its memory; the text so far stays in `result`.
     """
 
     def __init__(self, request: RunningRequest, driver: Driver) -> None:

@@ -21,3 +21,10 @@ def backend(name: str) -> Any:
     from pellucid.ops.cpu import CpuOps
 
     return CpuOps()
+
+
+def replaying(model: Any, ops: Any) -> Any:
+    """The model as the front door runs it on native code: small passes recorded once and replayed."""
+    from pellucid.ops.replay import Replay
+
+    return Replay(model, ops)

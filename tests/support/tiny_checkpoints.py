@@ -6,6 +6,7 @@ The GGUF is written from the Hub's tensors by rules stated here, independently o
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,30 +223,33 @@ def _add_tensor(
         return
     block = gguf.GGML_QUANT_SIZES[quant][0]
     kind = quant if tensor.shape[-1] % block == 0 else QUANTS.Q8_0
-    writer.add_tensor(name, _quantized(tensor, kind), raw_dtype=kind)
+    writer.add_tensor(name, _quantized(name, tensor, kind), raw_dtype=kind)
 
 
-def _quantized(tensor: np.ndarray, quant: gguf.GGMLQuantizationType) -> np.ndarray:
+def _quantized(name: str, tensor: np.ndarray, quant: gguf.GGMLQuantizationType) -> np.ndarray:
     """The `gguf` package's quantisation; K-quants, which it only reads, as random blocks of a like scale."""
     if not quant.name.endswith("_K"):
         return gguf.quants.quantize(tensor, quant)
-    return random_k_blocks(tensor, quant)
+    return random_k_blocks(tensor, quant, seed=zlib.crc32(name.encode()))
 
 
-# Where the float16 scales lie in each super-block of 256 values: bytes of d, then of dmin where there is one.
-K_SCALES = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+# Where the float16 scales lie in each super-block of 256 values: the byte of d, and that of dmin with the
+# middle of the quants, which times d makes the values' mean about 0.
+K_SCALES = {"Q2_K": ((80, 1.0), (82, 1.5)), "Q3_K": ((108, 1.0),), "Q4_K": ((0, 1.0), (2, 7.5)),
+            "Q5_K": ((0, 1.0), (2, 15.5)), "Q6_K": ((208, 1.0),)}  # fmt: skip
 
 
-def random_k_blocks(tensor: np.ndarray, quant: gguf.GGMLQuantizationType) -> np.ndarray:
-    """uint8 [rows, bytes]: random super-blocks, scaled so that their values have the tensor's standard
-    deviation."""
+def random_k_blocks(tensor: np.ndarray, quant: gguf.GGMLQuantizationType, seed: int) -> np.ndarray:
+    """uint8 [rows, bytes]: random super-blocks, scaled so that their values have the tensor's deviation."""
     block, size = gguf.GGML_QUANT_SIZES[quant]
-    rng = np.random.default_rng(tensor.shape[0] * 1009 + tensor.shape[1])
+    rng = np.random.default_rng(seed)
     blocks = rng.integers(0, 256, (tensor.size // block, size), dtype=np.uint8)
-    for scale in (1.0, None):  # first with scales of 1 to learn the spread, then with what corrects it
-        if scale is None:
-            scale = float(tensor.std() / gguf.quants.dequantize(blocks.reshape(-1), quant).std())
-        spread = rng.uniform(0.7, 1.3, len(blocks))
-        for at in K_SCALES[quant.name]:
-            blocks[:, at : at + 2] = (scale * spread).astype(np.float16)[:, None].view(np.uint8)
+    spread = rng.uniform(0.7, 1.3, len(blocks))
+
+    def set_scales(scale: float) -> None:
+        for at, middle in K_SCALES[quant.name]:
+            blocks[:, at : at + 2] = (scale * middle * spread).astype(np.float16)[:, None].view(np.uint8)
+
+    set_scales(1e-3)  # to learn the spread
+    set_scales(1e-3 * float(tensor.std() / gguf.quants.dequantize(blocks, quant).std()))
     return blocks.reshape(tensor.shape[0], -1)

@@ -68,8 +68,11 @@ def read_text(file: str | None, argument: str | None) -> str | None:
     if file is not None and argument is not None:
         raise UsageError("give the text as an argument or with --file, not both")
     if file is not None and file != "-":
-        with open(file, "rb") as stream:
-            data, name = stream.read(), file
+        try:
+            with open(file, "rb") as stream:
+                data, name = stream.read(), file
+        except OSError as error:
+            raise UsageError(f"{file}: {error.strerror or error}") from None
     elif argument is not None and argument != "-":
         return argument
     elif argument == "-" or file == "-" or not is_terminal(sys.stdin):

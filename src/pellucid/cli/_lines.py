@@ -23,8 +23,8 @@ class LineReader:
             self._start_readline()
 
     def read(self, prompt: str) -> str | None:
-        """One line without its newline; None at the end of input (Ctrl-D). A line that ends in a backslash goes
-        on with the next. KeyboardInterrupt passes through."""
+        """One line without its newline; None at the end of input (Ctrl-D). A line that ends in a backslash
+        goes on with the next. KeyboardInterrupt passes through."""
         parts: list[str] = []
         while True:
             line = self._one(prompt if not parts else "... ")

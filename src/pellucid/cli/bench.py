@@ -57,14 +57,14 @@ Examples:
 @click.option(
     "--runs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each; medians count."
 )
-@click.option("--threads", type=_Numbers(1), help="Numbers of threads.  [default: this process's CPUs]")
-@click.option("--chunk", type=click.IntRange(1), help="Most prompt tokens of one pass.  [default: 256]")
+@click.option("--threads", type=_Numbers(1), show_default="all CPUs", help="Numbers of threads.")
+@click.option("--chunk", type=click.IntRange(1), show_default="256", help="Most prompt tokens of a pass.")
 @click.option(
-    "--kv-format", type=click.Choice(["auto", "f32", "f16"]), help="K and V in memory.  [default: auto]"
+    "--kv-format", type=click.Choice(["auto", "f32", "f16"]), show_default="auto", help="K and V in memory."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
-    model: str | None,
+    model: str,
     prefill: list[int],
     decode: list[int],
     depth: list[int],
@@ -74,14 +74,17 @@ def command(
     kv_format: str | None,
     as_json: bool,
 ) -> None:
-    """Measure prefill and decode in tokens per second: medians of several runs, after one that is not counted."""
+    """Measure prefill and decode in tokens per second.
+
+    Medians of several runs, after one that is not counted.
+    """
     from pellucid import __version__
     from pellucid.llm import LLM
 
     rows: list[dict[str, Any]] = []
     loads: list[float] = []
     info: dict[str, Any] = {}
-    longest = max([*prefill, *(d + n for d in depth for n in decode)])
+    longest = max([*(length + 1 for length in prefill), *(d + n for d in depth for n in decode)])
     counts: list[int | None] = [*threads] if threads else [None]
     for count in counts:
         options = LoadOptions(
@@ -93,7 +96,7 @@ def command(
             prefix_caching=False,
             origin="command line",
         )
-        with LLM.from_options(_options.model_name(model), options) as llm:
+        with LLM.from_options(model, options) as llm:
             loads.append(llm.load_seconds)
             used = llm.settings["num_threads"].value
             facts = llm.info

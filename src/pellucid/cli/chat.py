@@ -20,7 +20,7 @@ _HELP = """\
 /settings         every effective setting and its origin
 /stats            counts and speed of the last answer
 /help             this
-Ctrl-C stops an answer and keeps the conversation; Ctrl-D leaves. A line that ends in \\ goes on with the next.
+Ctrl-C stops an answer and keeps the conversation; Ctrl-D leaves. A line that ends in \\ goes on below.
 A message that begins with a slash is written with two: //etc/hosts."""
 
 
@@ -43,9 +43,12 @@ Examples:
     "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
 )
 def command(**options: Any) -> None:
-    """Talk with a model that has a chat template. /help tells the commands inside."""
-    sampling = _options.sampling_values(options)
-    with _options.open_llm(**{name: options[name] for name in _options.LOAD_NAMES}) as llm:
+    """Talk with a model, turn by turn.
+
+    The model needs a chat template. /help tells the commands inside.
+    """
+    sampling = _options.sampling_values()
+    with _options.open_llm() as llm:
         chat = Conversation(llm, options["system"], sampling, options["model_defaults"], options["stats"])
         if options["show_settings"]:
             click.echo(chat.settings_table(), err=True)

@@ -26,8 +26,8 @@ Examples:
   pellucid generate -f prompt.txt --json | jq -r .outputs[0].text
   pellucid generate "The capital of France is" --max-tokens 5 --logprobs 3
 
-Only the continuation goes to stdout, with a newline after it where it ends without one (--json keeps the exact
-text). Without --temperature the most probable token is always chosen. Exit code 130: interrupted by Ctrl-C.
+Only the continuation goes to stdout, with a newline after it where it ends without one (--json keeps the
+exact text). Without --temperature the most probable token is always chosen. Exit code 130: stopped by Ctrl-C.
 """,
 )
 @click.argument("prompt", required=False)
@@ -46,7 +46,10 @@ text). Without --temperature the most probable token is always chosen. Exit code
     "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
 )
 def command(prompt: str | None, **options: Any) -> None:
-    """Continue PROMPT (or --file, or what is piped in; "-" is stdin)."""
+    """Continue a text.
+
+    The text is PROMPT, or --file, or what is piped in; "-" is stdin.
+    """
     text = _console.read_text(options["file"], prompt)
     if text is None and not options["show_settings"]:
         raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
@@ -56,8 +59,8 @@ def command(prompt: str | None, **options: Any) -> None:
         raise click.UsageError(
             "--parse-special does not go with --chat: a message never becomes control tokens"
         )
-    sampling = _options.sampling_values(options)
-    with _options.open_llm(**{name: options[name] for name in _options.LOAD_NAMES}) as llm:
+    sampling = _options.sampling_values()
+    with _options.open_llm() as llm:
         if text is None:  # --show-settings alone
             click.echo(llm.effective_settings(model_defaults=options["model_defaults"], **sampling).table())
             return
@@ -88,10 +91,10 @@ def _print(stream: Stream, prompt: str, options: dict[str, Any]) -> None:
         return
     if options["echo"]:
         _console.write(prompt, dim=True)
-    if options.get("logprobs") is not None:
+    if options["logprobs"] is not None:
         for chunk in stream:
             _print_token(chunk)
-    elif options.get("n") in (None, 1):
+    elif options["n"] == 1:
         _print_text(stream)
     else:
         for _ in stream:

@@ -9,6 +9,7 @@ import textwrap
 import click
 
 from pellucid.cli import _console
+from pellucid.loading import DEFAULT_MODEL
 
 
 @click.command(
@@ -19,18 +20,26 @@ Examples:
   pellucid info ./model.gguf --json | jq .formats
 """
 )
-@click.argument("model", required=False, envvar="PELLUCID_MODEL")
+@click.argument("model", default=DEFAULT_MODEL, envvar="PELLUCID_MODEL")
 @click.option(
-    "--context", type=click.IntRange(min=1), help="Tokens to reckon memory for.  [default: the model's]"
+    "--context", type=click.IntRange(min=1), show_default="the model's", help="Tokens to reckon memory for."
 )
-@click.option("--kv-format", type=click.Choice(["auto", "f32", "f16"]), default="auto", show_default=True)
+@click.option(
+    "--kv-format",
+    type=click.Choice(["auto", "f32", "f16"]),
+    default="auto",
+    show_default=True,
+    help="Format of K and V to reckon with.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
-def command(model: str | None, context: int | None, kv_format: str, as_json: bool) -> None:
-    """Show a model's architecture, sizes, weight formats, vocabulary and memory, without loading it."""
-    from pellucid.info import inspect_model, size
-    from pellucid.llm import DEFAULT_MODEL
+def command(model: str, context: int | None, kv_format: str, as_json: bool) -> None:
+    """Show what a model is, without loading it.
 
-    info = inspect_model(model or DEFAULT_MODEL)
+    Architecture, sizes, weight formats, vocabulary, special tokens, and memory at a given --context.
+    """
+    from pellucid.info import inspect_model, size
+
+    info = inspect_model(model)
     tokens = info.context_length if context is None else context
     chosen = info.kv_format if kv_format == "auto" else kv_format
     kv_bytes = info.kv_bytes(tokens, chosen)

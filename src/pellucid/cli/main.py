@@ -1,7 +1,7 @@
 """The command line: a group whose commands are the files of this folder, each imported only when asked for.
 
-Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 failure; 2 usage, or a model that is missing,
-damaged or unsupported; 130 interrupted by Ctrl-C; 141 the reader of stdout went away.
+Data goes to stdout, everything else to stderr. Exit codes: 0 done; 1 failure; 2 usage, or a model that is
+missing, damaged or unsupported; 130 interrupted by Ctrl-C; 141 the reader of stdout went away.
 """
 
 from __future__ import annotations
@@ -79,9 +79,10 @@ def _report(error: BaseException) -> int:
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, click.ClickException):
-        error.show(sys.stderr)
-        return error.exit_code
-    if isinstance(error, PellucidError):
+        message, code = error.format_message(), error.exit_code
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            message += f" (see {error.ctx.command_path} --help)"
+    elif isinstance(error, PellucidError):
         message, code = str(error), error.exit_code
     elif isinstance(error, OSError):
         name = f"{error.filename}: " if error.filename else ""
@@ -111,11 +112,15 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
 
 @click.group(
     cls=Commands,
+    invoke_without_command=True,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Text generation for transformer language models: fast, exact, and open to the eye at every step."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())

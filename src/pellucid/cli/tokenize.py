@@ -34,10 +34,12 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.option("--decode", is_flag=True, help="The other way: the arguments are token ids; print their text.")
 @click.option("--parse-special", is_flag=True, help='Text such as "<|im_start|>" becomes control tokens.')
-@click.option("--bos/--no-bos", default=None, help="Begin with the BOS token.  [default: as the model asks]")
+@click.option(
+    "--bos/--no-bos", default=None, show_default="as the model asks", help="Begin with the BOS token."
+)
 def command(
     text: tuple[str, ...],
-    model: str | None,
+    model: str,
     file: str | None,
     only_ids: bool,
     as_json: bool,
@@ -45,14 +47,17 @@ def command(
     parse_special: bool,
     bos: bool | None,
 ) -> None:
-    """Show the tokens of a text: one line for each, id and piece. Several arguments are joined by a space."""
+    """Show the tokens of a text.
+
+    One line for each: id and piece. Several arguments are joined by a space.
+    """
     from pellucid.text.tokenizer import load_tokenizer
     from pellucid.weights.locate import locate
 
     given = _console.read_text(file, " ".join(text) if text else None)
     if given is None:
         raise click.UsageError("no text: give it as an argument, with --file, or on stdin")
-    tokenizer = load_tokenizer(locate(_options.model_name(model)))
+    tokenizer = load_tokenizer(locate(model))
     if decode:
         ids = _parse_ids(given, tokenizer.vocabulary_size)
     else:
@@ -102,7 +107,7 @@ def _shown(tokenizer: Tokenizer, token: int, piece: str) -> str:
 
 
 def _parse_ids(text: str, vocabulary_size: int) -> list[int]:
-    """Ids separated by spaces or commas, in brackets or not. UsageError: no ids, or outside the vocabulary."""
+    """Ids separated by spaces or commas, in brackets or not. UsageError: not ids of the vocabulary."""
     from pellucid.errors import UsageError
 
     ids = []

@@ -42,10 +42,9 @@ def hub_model(name: str) -> HubModel:
 
 def remove_hub_model(name: str) -> int:
     """Delete all revisions of `hf:org/repo`; returns the bytes freed. Raises PellucidError."""
-    from huggingface_hub import scan_cache_dir
-
     model = hub_model(name)
-    info = scan_cache_dir()
+    info = _scan()
+    assert info is not None  # it was there a moment ago
     commits = [
         revision.commit_hash
         for repo in info.repos
@@ -59,10 +58,15 @@ def remove_hub_model(name: str) -> int:
 
 
 def _repositories() -> list[Any]:
-    from huggingface_hub import CacheNotFound, scan_cache_dir
+    info = _scan()
+    return [] if info is None else [repo for repo in info.repos if repo.repo_type == "model"]
+
+
+def _scan() -> Any:
+    """huggingface_hub's account of its cache; None if there is no cache yet."""
+    from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
     try:
-        info = scan_cache_dir()
+        return scan_cache_dir(constants.HF_HUB_CACHE)
     except CacheNotFound:
-        return []
-    return [repo for repo in info.repos if repo.repo_type == "model"]
+        return None

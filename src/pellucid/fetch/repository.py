@@ -56,7 +56,7 @@ class RepositorySpec:
 
 def parse_spec(spec: str) -> RepositorySpec:
     """`hf:org/repo`, `hf:org/repo/file`, `hf:org/repo@revision/file`. Raises UsageError."""
-    match = re.fullmatch(r"hf:([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?", spec)
+    match = re.fullmatch(r"hf:([^/@]+/[^/@]+)(?:@(\w[\w.-]*))?(?:/(.+))?", spec)
     if match is None or not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", match[1]):
         raise UsageError(
             f"'{spec}' is not hf:org/repo or hf:org/repo/file (with @revision after the repo, if any)"

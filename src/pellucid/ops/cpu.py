@@ -19,6 +19,8 @@ from pellucid.weights.tensor import Tensor
 
 ACTIVATIONS: Final = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
 ROPE_CHUNK: Final = 256  # positions that are added to a rotation table at a time
+PACK_BYTES: Final = 8 << 20  # of the file, packed at a time
+PACK_ROWS: Final = 32  # rows are packed in multiples of it
 KV_TYPES: Final[dict[str, type[np.generic]]] = {"f32": np.float32, "f16": np.uint16}  # float16 as its bits
 
 
@@ -39,15 +41,12 @@ class RopeTable:
         self._inv_freq = np.ascontiguousarray(inv_freq, np.float32)
         self._scale = scale
         self._filled = 0
-        self._checked: Int32 | None = None
         self.cosines = np.empty((max_positions, len(inv_freq)), np.float32)  # pages are touched when filled
         self.sines = np.empty_like(self.cosines)
 
     def cover(self, positions: Int32) -> None:
-        """Fill the rows of these positions. The same array is looked at once."""
-        if positions is not self._checked and len(positions):
-            self.cover_up_to(int(positions.max()))
-            self._checked = positions
+        """Fill the rows of these positions."""
+        self.cover_up_to(_native.largest(positions))
 
     def cover_up_to(self, position: int) -> None:
         while self._filled <= min(position, len(self.cosines) - 1):
@@ -101,8 +100,12 @@ class CpuOps:
     # --- at load time ---------------------------------------------------------------------------------
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> Any:
         outputs, inputs = weight.shape
-        packed = self.runner.pack(weight.format.label, weight.data, outputs, inputs, bias)
-        weight.release()
+        packed = self.runner.allocate(weight.format.label, outputs, inputs, bias)
+        step = max(1, PACK_BYTES // (weight.row_bytes * PACK_ROWS)) * PACK_ROWS
+        for first in range(0, outputs, step):
+            part = weight.rows(first, min(first + step, outputs))
+            self.runner.pack_rows(packed, first, part.data)
+            part.release()  # the file's pages need not stay in memory beside the packed ones
         return packed
 
     def embedding(self, weight: Tensor) -> Embedding:

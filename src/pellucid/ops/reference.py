@@ -222,9 +222,8 @@ def attend(
 
 
 def _silu(x: Float64) -> Float64:
-    return x / (
-        1.0 + np.exp(-np.maximum(x, -700.0))
-    )  # exp stays finite; below, x / (1 + exp(700)) is 0 in float32
+    out: Float64 = x / (1.0 + np.exp(-np.maximum(x, -700.0)))  # exp stays finite; x / e^700 is 0 in float32
+    return out
 
 
 def _gelu_tanh(x: Float64) -> Float64:
@@ -232,13 +231,9 @@ def _gelu_tanh(x: Float64) -> Float64:
 
 
 def _gelu(x: Float64) -> Float64:
-    return (
-        0.5 * x * (1.0 + np.array([math.erf(value / math.sqrt(2.0)) for value in x.ravel()]).reshape(x.shape))
-    )
+    erf = np.array([math.erf(value / math.sqrt(2.0)) for value in x.ravel()], np.float64)
+    return 0.5 * x * (1.0 + erf.reshape(x.shape))
 
 
-ACTIVATIONS: Final = {
-    "silu": _silu,
-    "gelu_tanh": _gelu_tanh,
-    "gelu": _gelu,
-}  # Hendrycks and Gimpel 2016, 1606.08415
+# Hendrycks and Gimpel 2016, arXiv 1606.08415
+ACTIVATIONS: Final = {"silu": _silu, "gelu_tanh": _gelu_tanh, "gelu": _gelu}

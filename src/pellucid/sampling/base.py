@@ -8,9 +8,9 @@ Processors run in ascending `order`:
     100 logit_bias   200 allowed_ids   210 banned_ids   300 min_tokens   400 penalties
     500 temperature   600 top_k   700 top_p   800 min_p
 
-so temperature comes first and the cuts see the tempered distribution, each renormalised over what the one before
-it left (as in transformers and vLLM; llama.cpp applies its temperature last). Wherever an order of tokens
-matters it is logit descending, then id ascending.
+so temperature comes first and the cuts see the tempered distribution, each renormalised over what the one
+before it left (as in transformers and vLLM; llama.cpp applies its temperature last). Wherever an order of
+tokens matters it is logit descending, then id ascending.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class History(Protocol):
 class LogitsProcessor(Protocol):
     """A pure function of (history, logits); a frozen dataclass whose fields are its parameters.
 
-    With every field at its default it is the identity, and is left out. `keeps_argmax`: it never changes which
-    token is the largest, so greedy decoding can leave it out too.
+    With every field at its default it is the identity, and is left out. `keeps_argmax`: it never changes
+    which token is the largest, so greedy decoding can leave it out too.
     """
 
     order: ClassVar[int]
     keeps_argmax: ClassVar[bool]
 
     def __call__(self, history: History, logits: Float32) -> Float32:
-        """float32 [vocabulary] -> the same shape. The array belongs to the call: change it in place and return it,
-        or return another. -inf excludes a token."""
+        """float32 [vocabulary] -> the same shape. The array belongs to the call: change it in place and
+        return it, or return another. -inf excludes a token."""
 
 
 samplers: Registry[type[LogitsProcessor]] = Registry("pellucid.sampling")
@@ -72,5 +72,12 @@ def parameter(
 ) -> Any:
     """A dataclass field that is a parameter. kind: "int", "float", "bool", "ids", "bias" or "strings".
     minimum <= value <= maximum, or above < value; optional: None is allowed (and means "off")."""
-    about = dict(kind=kind, help=help, minimum=minimum, maximum=maximum, above=above, optional=optional)
+    about = {
+        "kind": kind,
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "optional": optional,
+    }
     return dataclasses.field(default=default, metadata={"parameter": about})

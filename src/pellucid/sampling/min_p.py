@@ -17,7 +17,11 @@ class MinP:
     keeps_argmax: ClassVar[bool] = True
 
     min_p: float = parameter(
-        0.0, "float", "only tokens at least p times as probable as the first can be chosen; 0: all", minimum=0.0, maximum=1.0
+        0.0,
+        "float",
+        "only tokens at least p times as probable as the first can be chosen; 0: all",
+        minimum=0.0,
+        maximum=1.0,
     )
 
     def __call__(self, history: History, logits: Float32) -> Float32:

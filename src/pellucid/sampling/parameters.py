@@ -1,4 +1,5 @@
-"""One parameter of SamplingParams: its name, kind, range and help, and the check of a value. Knows no processor."""
+"""One parameter of SamplingParams: its name, kind, range and help, and the check of a value. Knows no
+processor."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ _JSON_TYPES: dict[str, dict[str, Any]] = {
 class Parameter:
     """kind: "int", "float", "bool", "ids" (token ids), "bias" (token id -> float) or "strings".
 
-    Ranges are of the value, or of each float in a "bias". `processor`: the registered name of the logits processor
-    that reads it; None for a parameter of the request itself.
+    Ranges are of the value, or of each float in a "bias". `processor`: the registered name of the logits
+    processor that reads it; None for a parameter of the request itself.
     """
 
     name: str
@@ -59,8 +60,8 @@ class Parameter:
         return schema | {"default": default, "description": self.help}
 
     def check(self, value: Any) -> Any:
-        """The value in its normal, hashable form (ids: ascending, unique tuple; bias: ascending tuple of pairs).
-        UsageError if it is of another type, not finite or out of range."""
+        """The value in its normal, hashable form (ids: ascending, unique tuple; bias: ascending tuple of
+        pairs). UsageError if it is of another type, not finite or out of range."""
         if value is None:
             if self.optional:
                 return None
@@ -124,7 +125,13 @@ class Parameter:
             # JSON has no other keys than strings: "42" is the id 42.
             token = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() else _as_int(key)
             number = _as_float(entry)
-            if token is None or not 0 <= token < 2**31 or number is None or not self._in_range(number) or token in bias:
+            if (
+                token is None
+                or not 0 <= token < 2**31
+                or number is None
+                or not self._in_range(number)
+                or token in bias
+            ):
                 raise self._error(value)
             bias[token] = number
         return tuple(sorted(bias.items()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,14 +21,16 @@ class _Core:
     max_tokens: int | None = parameter(
         None,
         "int",
-        "most tokens to generate (finish reason 'length'); None: until the model ends the text or the context is "
-        "full (finish reason 'context')",
+        "most tokens to generate (finish reason 'length'); None: until the model ends the text or the "
+        "context is full (finish reason 'context')",
         minimum=1,
         maximum=2**31 - 1,
         optional=True,
     )
     stop: tuple[str, ...] = parameter((), "strings", "strings that end the text; they are not part of it")
-    stop_token_ids: tuple[int, ...] = parameter((), "ids", "token ids that end the text, besides the model's own")
+    stop_token_ids: tuple[int, ...] = parameter(
+        (), "ids", "token ids that end the text, besides the model's own"
+    )
     ignore_eos: bool = parameter(False, "bool", "go on after the model's end-of-text tokens")
     n: int = parameter(1, "int", "samples of the one prompt (it is computed once)", minimum=1, maximum=1024)
     seed: int | None = parameter(
@@ -59,15 +62,26 @@ def _all_parameters() -> dict[str, Parameter]:
     return table
 
 
+class _Signature:
+    """The keyword arguments of SamplingParams, for help() and editors; made when asked for."""
+
+    def __get__(self, instance: object, owner: object) -> inspect.Signature:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        table = _all_parameters().values()
+        return inspect.Signature([inspect.Parameter(p.name, kind, default=p.default) for p in table])
+
+
 class SamplingParams:
     """How one request wants its tokens: keyword arguments, checked and frozen.
 
-    The default is greedy: temperature 0 takes the most probable token (the lowest id of equals), with no noise. Each
-    other default is "off". `SamplingParams.fields()` lists every parameter with its range, default and help.
-    UsageError names a parameter that is unknown, of the wrong type, not finite or out of range.
+    The default is greedy: temperature 0 takes the most probable token (the lowest id of equals), with no
+    noise. Each other default is "off". `SamplingParams.fields()` lists every parameter with its range,
+    default and help. UsageError names a parameter that is unknown, of the wrong type, not finite or out of
+    range.
     """
 
     __slots__ = ("_hash", "_values")
+    __signature__ = _Signature()
     _values: dict[str, Any]
 
     max_tokens: int | None
@@ -91,7 +105,12 @@ class SamplingParams:
         object.__setattr__(self, "_values", checked)
         object.__setattr__(self, "_hash", hash(tuple(checked.values())))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise UsageError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}; lower it")
+            raise UsageError(
+                f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}; lower it"
+            )
+        allowed, banned = self._values["allowed_ids"], self._values["banned_ids"]
+        if allowed is not None and not set(allowed) - set(banned):
+            raise UsageError("allowed_ids and banned_ids leave no token to choose; allow at least one")
         self.processors()  # each processor checks its own fields against one another
 
     @classmethod
@@ -113,23 +132,30 @@ class SamplingParams:
         return [samplers[name](**values) for name, values in groups.items()]
 
     def without_effect(self) -> list[str]:
-        """Parameters set to other than their default that cannot change the choice, because temperature is 0."""
+        """Parameters that were set but cannot change the choice, because temperature is 0."""
         if not self.greedy:
             return []
-        cuts = [p.name for p in self.fields() if p.processor is not None and samplers[p.processor].keeps_argmax]
+        cuts = [
+            p.name for p in self.fields() if p.processor is not None and samplers[p.processor].keeps_argmax
+        ]
         return [name for name in [*cuts, "seed"] if name in self.non_defaults()]
 
     def check_vocabulary(self, vocabulary_size: int) -> None:
-        """UsageError if a token id is not below vocabulary_size, or more alternatives are asked for than exist."""
+        """UsageError if a token id is not below vocabulary_size, or more alternatives are asked for than
+        exist."""
         for name, p in _all_parameters().items():
             value = self._values[name]
             if p.kind not in ("ids", "bias") or not value:
                 continue
             largest = value[-1] if p.kind == "ids" else value[-1][0]
             if largest >= vocabulary_size:
-                raise UsageError(f"{name}: token id {largest} is not in the vocabulary (0 to {vocabulary_size - 1})")
+                raise UsageError(
+                    f"{name}: token id {largest} is not in the vocabulary (0 to {vocabulary_size - 1})"
+                )
         if self.logprobs is not None and self.logprobs > vocabulary_size:
-            raise UsageError(f"logprobs={self.logprobs} is more than the vocabulary's {vocabulary_size} tokens")
+            raise UsageError(
+                f"logprobs={self.logprobs} is more than the vocabulary's {vocabulary_size} tokens"
+            )
 
     def replace(self, **changes: Any) -> SamplingParams:
         """A copy with these parameters changed."""
@@ -138,7 +164,11 @@ class SamplingParams:
     def to_dict(self) -> dict[str, Any]:
         """Every parameter by name, in plain JSON types; SamplingParams(**d) gives it back."""
         kinds = _all_parameters()
-        plain = {"ids": list, "strings": list, "bias": lambda pairs: {str(i): bias for i, bias in pairs}}
+        plain: dict[str, Callable[[Any], Any]] = {
+            "ids": list,
+            "strings": list,
+            "bias": lambda pairs: {str(i): bias for i, bias in pairs},
+        }
         return {
             name: plain.get(kinds[name].kind, lambda v: v)(value) if value is not None else None
             for name, value in self._values.items()
@@ -172,15 +202,10 @@ class SamplingParams:
         return _restore, (self._values,)
 
     def __repr__(self) -> str:
-        return f"SamplingParams({', '.join(f'{name}={value!r}' for name, value in self.non_defaults().items())})"
+        return (
+            f"SamplingParams({', '.join(f'{name}={value!r}' for name, value in self.non_defaults().items())})"
+        )
 
 
 def _restore(values: dict[str, Any]) -> SamplingParams:
     return SamplingParams(**values)
-
-
-def signature() -> inspect.Signature:
-    """The keyword arguments of SamplingParams, for help() and editors."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    fields = [inspect.Parameter(p.name, keyword, default=p.default) for p in SamplingParams.fields()]
-    return inspect.Signature(fields)

@@ -14,7 +14,8 @@ from pellucid.types import Float32
 @samplers.register("penalties")
 @dataclass(frozen=True)
 class Penalties:
-    """As vLLM scopes them: repetition counts prompt and output, presence and frequency the output alone (so OpenAI).
+    """As vLLM scopes them: repetition counts prompt and output, presence and frequency the output alone (so
+    OpenAI).
 
     Repetition (Keskar et al. 2019, arXiv 1909.05858): l / r where l > 0, l * r elsewhere, once for each token
     however often it occurred. Then l - frequency * count - presence.

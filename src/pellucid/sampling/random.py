@@ -2,8 +2,8 @@
 
 Nothing here has a state. A draw is argmax(logits + G), G standard Gumbel noise, which chooses token i with
 probability softmax(logits)[i] (Gumbel 1954; Maddison et al. 2014). G is a function of (seed, sample index,
-absolute position, token id) by the counter-based generator Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011), so
-a seed gives the same text whatever the batch, and a step can be drawn again at any time.
+absolute position, token id) by the counter-based generator Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011),
+so a seed gives the same text whatever the batch, and a step can be drawn again at any time.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def philox(counter: UInt32, key: tuple[int, int]) -> UInt32:
 
 
 def log(x: Float64) -> Float64:
-    """log of positive normal float64, from +, -, *, / alone (native/sampling/arithmetic.h, operation by operation)."""
+    """log of positive normal float64, from +, -, *, / alone (native/sampling/arithmetic.h, operation by
+    operation)."""
     m, e = np.frexp(x)  # m in [0.5, 1)
     m, e = m * 2.0, e.astype(np.int64) - 1
     high = m >= _SQRT2
@@ -65,8 +66,13 @@ def gumbel(seed: int, sample_index: int, position: int, ids: Int32, stream: int 
     return -log(-log(u))
 
 
-def gumbel_argmax(logits: Float32, seed: int, sample_index: int, position: int, stream: int = SAMPLE_STREAM) -> int:
-    """One draw of softmax(logits), float32 [vocabulary]: the lowest id of the largest logit + noise; -1 if all -inf."""
+def gumbel_argmax(
+    logits: Float32, seed: int, sample_index: int, position: int, stream: int = SAMPLE_STREAM
+) -> int:
+    """One draw of softmax(logits), float32 [vocabulary]: the largest logit + noise, the lowest id of equals.
+
+    -1 if all logits are -inf.
+    """
     ids = np.arange(len(logits), dtype=np.int32)
     scores = logits.astype(np.float64) + gumbel(seed, sample_index, position, ids, stream)
     best = int(np.argmax(scores))

@@ -1,8 +1,9 @@
-"""One choice: logits -> processors -> draw -> token, with the log-probabilities asked for. Knows no engine."""
+"""One choice: logits -> processors -> draw -> token, with log-probabilities on request. Knows no engine."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import fields
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -21,8 +22,9 @@ class NoTokenLeftError(PellucidError):
 class Logprobs(NamedTuple):
     """Natural logarithms of probabilities at one step, float64 arithmetic on the float32 logits.
 
-    raw: under the model. processed: under the distribution that the token was drawn from (with temperature 0: after
-    all processors, not tempered). The alternatives are (token id, log-probability), most probable first.
+    raw: under the model. processed: under the distribution that the token was drawn from (with temperature 0:
+    after all processors, not tempered). The alternatives are (token id, log-probability), most probable
+    first.
     """
 
     raw: float
@@ -44,7 +46,6 @@ class Sampler:
         if params.greedy and params.logprobs is None:  # what cannot change the largest need not run
             processors = [p for p in processors if not p.keeps_argmax]
         self.processors = processors
-        self._params = params
         self._num_top = params.logprobs
         self._greedy = params.greedy
         self._seed = seed % 2**64
@@ -66,7 +67,9 @@ class Sampler:
             token = _native.argmax(processed)
         else:
             position = len(history.token_ids)
-            token = _native.gumbel_argmax(processed, self._seed, history.sample_index, position, SAMPLE_STREAM)
+            token = _native.gumbel_argmax(
+                processed, self._seed, history.sample_index, position, SAMPLE_STREAM
+            )
         if token < 0:
             raise self._no_token_left(history, logits)
         if self._num_top is None:
@@ -74,12 +77,13 @@ class Sampler:
         return Choice(token, self._logprobs(token, logits, processed))
 
     def _logprobs(self, token: int, logits: Float32, processed: Float32) -> Logprobs:
-        raw, top_raw = self._one_side(token, logits)
+        raw, top_raw = self._of_distribution(token, logits)
         if processed is logits:
             return Logprobs(raw, raw, top_raw, top_raw)
-        return Logprobs(raw, *self._one_side(token, processed)[:1], top_raw, self._one_side(token, processed)[1])
+        after, top_after = self._of_distribution(token, processed)
+        return Logprobs(raw, after, top_raw, top_after)
 
-    def _one_side(self, token: int, logits: Float32) -> tuple[float, tuple[tuple[int, float], ...]]:
+    def _of_distribution(self, token: int, logits: Float32) -> tuple[float, tuple[tuple[int, float], ...]]:
         normalizer = _native.log_normalizer(logits)
         ids: Int32 = np.empty(self._num_top or 0, np.int32)
         _native.top_k(logits, ids)
@@ -87,6 +91,8 @@ class Sampler:
         return float(logits[token]) - normalizer, tuple(zip(ids.tolist(), top.tolist(), strict=True))
 
     def _no_token_left(self, history: History, logits: Float32) -> NoTokenLeftError:
-        names = ", ".join(name for p in self.processors for name in p.__dataclass_fields__ if name in self._params)
-        why = f"{names} exclude every token" if np.max(logits) > -np.inf else "the model gave every token logit -inf"
-        return NoTokenLeftError(f"no token is left at position {len(history.token_ids)}: {why}; loosen them")
+        where = f"no token is left at position {len(history.token_ids)}: "
+        if np.max(logits) == -np.inf:
+            return NoTokenLeftError(where + "the model gave every token the logit -inf; check the model file")
+        names = ", ".join(dict.fromkeys(f.name for p in self.processors for f in fields(cast(Any, p))))
+        return NoTokenLeftError(where + f"{names} exclude every token between them; loosen one")

@@ -17,7 +17,7 @@ _LEAST = 1e-4  # below it a logit of a few thousand, divided, comes near the end
 @samplers.register("temperature")
 @dataclass(frozen=True)
 class Temperature:
-    """At 0, the default, there is nothing to divide by: the draw takes the largest logit and adds no noise."""
+    """At 0, the default, nothing is divided: the draw takes the largest logit and adds no noise."""
 
     order: ClassVar[int] = 500
     keeps_argmax: ClassVar[bool] = True
@@ -32,7 +32,9 @@ class Temperature:
 
     def __post_init__(self) -> None:
         if 0 < self.temperature < _LEAST:
-            raise UsageError(f"temperature: expected 0 (greedy) or at least {_LEAST}, got {self.temperature!r}")
+            raise UsageError(
+                f"temperature: expected 0 (greedy) or at least {_LEAST}, got {self.temperature!r}"
+            )
 
     def __call__(self, history: History, logits: Float32) -> Float32:
         if self.temperature not in (0.0, 1.0):

@@ -1,4 +1,4 @@
-"""top_p: the nucleus (Holtzman et al. 2020, arXiv 1904.09751), the shortest head of the order that reaches p."""
+"""top_p: the nucleus (Holtzman et al. 2020, arXiv 1904.09751), the shortest head of the order reaching p."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ class TopP:
     keeps_argmax: ClassVar[bool] = True
 
     top_p: float = parameter(
-        1.0, "float", "only the fewest tokens whose probability adds up to p can be chosen; 1: all", above=0.0, maximum=1.0
+        1.0,
+        "float",
+        "only the fewest tokens whose probability adds up to p can be chosen; 1: all",
+        above=0.0,
+        maximum=1.0,
     )
 
     def __call__(self, history: History, logits: Float32) -> Float32:

@@ -35,13 +35,13 @@ MAX_DIMENSIONS = 4
 MIN_KEY_BYTES, MIN_TENSOR_BYTES = 13, 32
 
 U32, U64 = struct.Struct("<I"), struct.Struct("<Q")
-BOOL, STRING, ARRAY = 7, 8, 9
+UINT32, BOOL, STRING, ARRAY = 4, 7, 8, 9
 SCALARS: dict[int, tuple[struct.Struct, str]] = {  # value type -> (one in the file, dtype of many)
     0: (struct.Struct("<B"), "<u1"),
     1: (struct.Struct("<b"), "<i1"),
     2: (struct.Struct("<H"), "<u2"),
     3: (struct.Struct("<h"), "<i2"),
-    4: (U32, "<u4"),
+    UINT32: (U32, "<u4"),
     5: (struct.Struct("<i"), "<i4"),
     6: (struct.Struct("<f"), "<f4"),
     BOOL: (struct.Struct("<B"), "<u1"),
@@ -71,18 +71,10 @@ class GGUFFile:
         for _ in range(num_keys):
             key, value = reader.entry(self.metadata)
             self.metadata[key] = value
-        self.alignment = self._alignment()
+        self.alignment = reader.alignment(self.metadata)
         infos = reader.tensor_infos(num_tensors)
         self.data_start = -(-reader.offset // self.alignment) * self.alignment
         self._place(infos)
-
-    def _alignment(self) -> int:
-        value = self.metadata.get("general.alignment", DEFAULT_ALIGNMENT)
-        if type(value) is not int or not 1 <= value <= MAX_ALIGNMENT or value & (value - 1):
-            shown = value if type(value) is int else type(value).__name__
-            problem = f"expected a power of two from 1 to {MAX_ALIGNMENT}, found {shown}"
-            raise ModelFileError(self.path, "general.alignment", problem)
-        return value
 
     def _place(self, infos: dict[str, tuple[tuple[int, ...], int, int, int]]) -> None:
         """Bytes for every tensor: aligned, inside of the file, shared with no other."""
@@ -124,6 +116,7 @@ class _Reader:
         self.source = source
         self.size = source.size
         self.offset = 0
+        self.types: dict[str, int] = {}  # metadata key -> value type
 
     def error(self, field: str, problem: str, at: int) -> ModelFileError:
         return ModelFileError(self.source.path, field, problem, offset=at)
@@ -184,7 +177,7 @@ class _Reader:
         if key in earlier:
             raise self.error(f"metadata key {quoted(key)}", "is there twice", at)
         field = f"metadata {quoted(key)}"
-        value_type = self.number(U32, f"{field} type")
+        value_type = self.types[key] = self.number(U32, f"{field} type")
         if value_type == STRING:
             return key, self.string(field, MAX_STRING_BYTES)
         if value_type == ARRAY:
@@ -233,6 +226,15 @@ class _Reader:
             raise self.error(field, problem, end)
         self.offset = end
         return StringArray(self.source.data, start, count)
+
+    def alignment(self, metadata: dict[str, Any]) -> int:
+        value: int = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
+        if self.types.get("general.alignment", UINT32) != UINT32:
+            raise ModelFileError(self.source.path, "general.alignment", "expected a uint32, found another")
+        if not 1 <= value <= MAX_ALIGNMENT or value & (value - 1):
+            problem = f"expected a power of two from 1 to {MAX_ALIGNMENT}, found {value}"
+            raise ModelFileError(self.source.path, "general.alignment", problem)
+        return value
 
     def tensor_infos(self, num_tensors: int) -> dict[str, tuple[tuple[int, ...], int, int, int]]:
         """name -> (shape, type id, offset in the data section, byte where that offset is told)"""

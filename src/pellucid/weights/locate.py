@@ -38,6 +38,10 @@ def locate(name_or_path: str | os.PathLike[str], *, progress: Progress | None = 
     """
     if not isinstance(name_or_path, str):
         return _locate_path(Path(name_or_path))
+    if not name_or_path.strip():
+        raise UsageError(
+            "the model's name is empty; give a path, a catalog name, hf:org/repo or pypi:package==version"
+        )
     recipe = recipe_for(name_or_path)
     if recipe is None and not name_or_path.startswith("hf:"):
         return _locate_path(Path(name_or_path))
@@ -69,10 +73,6 @@ def recipe_for(name: str) -> Recipe | None:
 
 def _locate_path(path: Path) -> Path:
     """The path itself; the file within, for a directory that holds one GGUF file and no configuration."""
-    if not str(path).strip() or (path == Path("") and not path.is_dir()):
-        raise UsageError(
-            "the model's name is empty; give a path, a catalog name, hf:org/repo or pypi:package==version"
-        )
     try:
         path = path.expanduser()
     except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,21 @@ from pellucid.fetch.catalog import Recipe
 @pytest.fixture
 def recorder() -> Recorder:
     return Recorder()
+
+
+PIP_SETTINGS = "CONFIG_FILE RETRIES INDEX_URL EXTRA_INDEX_URL FIND_LINKS NO_INDEX"
+MACHINE_PIP = {f"PIP_{name}": os.environ.get(f"PIP_{name}") for name in PIP_SETTINGS.split()}
+
+
+@pytest.fixture
+def machine_pip(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pip as this machine has it, for tests that really download."""
+    for name, value in MACHINE_PIP.items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PIP_RETRIES", "0")
 
 
 @pytest.fixture(autouse=True)

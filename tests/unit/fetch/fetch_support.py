@@ -9,7 +9,6 @@ import time
 from pellucid.fetch.cache import Cache
 from pellucid.fetch.catalog import HubSource, Recipe, WheelSource
 
-
 CONTENT = b"GGUF" + random.Random(7).randbytes(300_000)
 HUB_SOURCE = HubSource("org/tiny-GGUF", "tiny.gguf")
 WHEEL_SOURCE = WheelSource(("tiny-model==1.0.0",), ("tiny_model/tiny.gguf",), 300_000)

@@ -60,11 +60,30 @@ def test_redirected_content_and_the_token_stays_home(
     assert on_hub.cdn_tokens and set(on_hub.cdn_tokens) == {None}
 
 
-def test_a_broken_off_hub_download_is_resumed(tiny: Recipe, on_hub: HubStandIn, recorder, content):
+def test_a_broken_off_hub_download_is_resumed(tiny, on_hub: HubStandIn, recorder, content, monkeypatch):
+    import huggingface_hub
+
+    if huggingface_hub.__version__.startswith("0."):
+        pytest.skip(
+            "huggingface_hub before 1.0 does not go on after a broken connection; the next source is asked"
+        )
+    monkeypatch.setattr(
+        huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 4096
+    )  # what came is kept by the chunk
     on_hub.break_off["/org/tiny-GGUF/resolve/main/tiny.gguf"] = 1
     assert locate("tiny", progress=recorder).read_bytes() == content
     ranges = [asked for method, _, asked in on_hub.requests if method == "GET"]
     assert ranges[0] is None and any(asked for asked in ranges[1:])
+
+
+@pytest.mark.slow
+def test_a_hub_that_always_breaks_off_is_given_up(
+    tiny: Recipe, on_hub: HubStandIn, on_index: IndexStandIn, recorder, content
+):
+    on_hub.break_off["/org/tiny-GGUF/resolve/main/tiny.gguf"] = 1000
+    assert locate("tiny", progress=recorder).read_bytes() == content
+    assert recorder.said("the Hub", "trying the next source")
+    assert on_hub.count("tiny.gguf") < 20
 
 
 @pytest.mark.parametrize("same_length", [True, False])

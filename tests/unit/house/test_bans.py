@@ -47,8 +47,8 @@ def offences(tree: ast.AST) -> Iterator[tuple[int, str]]:
                 yield node.lineno, "shell="
             continue
         elif isinstance(node, ast.Assert):
-            # Gone under `python -O`: a check that matters is an `if` and a `raise`. `assert x is not None`, which
-            # only tells mypy what the lines above it guarantee, may stay.
+            # Gone under `python -O`: a check that matters is an `if` and a `raise`. `assert x is not None`,
+            # which only tells mypy what the lines above it guarantee, may stay.
             if not is_narrowing(node.test):
                 yield node.lineno, "assert"
             continue
@@ -107,7 +107,7 @@ def test_the_reader_lets_pass(line: str) -> None:
 
 
 def template_environments(tree: ast.AST) -> Iterator[str]:
-    """Every name of a jinja2 thing that can render: imports of it and calls or subclasses of an `...Environment`."""
+    """The jinja2 things that can render: imports of them, calls and subclasses of an `...Environment`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jinja2":
             yield from (a.name for a in node.names if a.name.endswith(("Environment", "Template")))

@@ -1,4 +1,4 @@
-"""The house's small rules that a reader relies on: no file without a purpose line, none too long, no module twice."""
+"""Small rules that a reader relies on: no file without a purpose line, none too long, no name twice."""
 
 from __future__ import annotations
 

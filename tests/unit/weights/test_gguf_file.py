@@ -61,7 +61,6 @@ VALUES: dict[str, tuple[str, Any]] = {
     "yes": ("add_bool", True),
     "no": ("add_bool", False),
     "text": ("add_string", 'ä\n"\x00\U0001f600'),
-    "empty": ("add_string", ""),
 }
 
 
@@ -77,6 +76,8 @@ def test_round_trip_of_scalars(tmp_path: Path) -> None:
     for name, (_, value) in VALUES.items():
         assert metadata[name] == value and type(metadata[name]) is type(value)
     assert metadata["general.architecture"] == "llama"
+    path.write_bytes(build([key("empty", STRING, text("")), text("") + struct.pack("<IB", 0, 3)], []))
+    assert GGUFFile(path).metadata == {"empty": "", "": 3}
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "u8", "i8", "f8", "?"])
@@ -182,7 +183,11 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
     ),
     "alignment 3": (build([key("general.alignment", U32, struct.pack("<I", 3))], []), "found 3"),
     "alignment huge": (build([key("general.alignment", U32, TEN_TIMES)], []), "found 2147483648"),
-    "alignment text": (build([key("general.alignment", STRING, text("32"))], []), "found str"),
+    "alignment text": (build([key("general.alignment", STRING, text("32"))], []), "expected a uint32"),
+    "alignment signed": (
+        build([key("general.alignment", 5, struct.pack("<i", 32))], []),
+        "expected a uint32",
+    ),
     "no dimension": (
         build([], [info("t", (), 0, 0)], DATA),
         "number of dimensions at byte 33: expected 1 to 4, found 0",
@@ -245,7 +250,7 @@ def test_real_vocabularies_agree_with_the_gguf_package() -> None:
     files = sorted((SHARED / "data" / "tokenizers").glob("*.gguf"))
     if not files:
         pytest.skip(f"no vocabularies under {SHARED}; set PELLUCID_SHARED")
-    for path in files[:3]:
+    for path in sorted(files, key=lambda file: file.stat().st_size)[:2]:
         ours = GGUFFile(path).metadata
         theirs = {n: f for n, f in gguf.GGUFReader(path).fields.items() if not n.startswith("GGUF.")}
         assert set(ours) == set(theirs)

@@ -1,0 +1,344 @@
+"""Engine: the one loop. Requests come in, each step is one forward pass, tokens come out.
+
+It knows models, operations and strategies only as protocols, and no text. What a request gets depends on its
+own tokens, parameters and seed alone: not on what else runs, on chunks, on cache hits, on preemption.
+Not thread-safe: one thread calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from pellucid.decoding.base import DecodingStrategy, strategies
+from pellucid.engine.batch import BatchBuilder
+from pellucid.engine.blocks import BlockPool
+from pellucid.engine.request import Request, TokenEvent, as_token_ids
+from pellucid.engine.scheduler import Plan, Scheduler
+from pellucid.engine.sequence import Sequence
+from pellucid.errors import ContextOverflowError, UsageError
+from pellucid.models.base import Model
+from pellucid.ops.base import Ops
+from pellucid.sampling.sampler import Choice
+from pellucid.types import Float32, Int32
+
+__all__ = ["Engine", "Request", "TokenEvent"]
+
+
+@dataclass(eq=False)
+class _Live:
+    """A request that has not ended. sequences: of the samples that still run or wait."""
+
+    request: Request
+    strategy: DecodingStrategy
+    sequences: list[Sequence]
+    max_tokens: int
+    eos_ids: frozenset[int]
+    stop_token_ids: frozenset[int]
+    forked: bool
+
+
+class Engine:
+    """num_blocks blocks of block_size positions hold the keys and values of all sequences, as kv_format "f32"
+    or "f16". A pass computes at most prefill_chunk rows of sequences that are catching up, and one row (and
+    its drafts) of every other, of at most max_sequences sequences at once; more requests wait, first come
+    first served.
+
+    context_length: the longest sequence, prompt and output: the model's, or what the blocks hold if that is
+    less.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        ops: Ops,
+        *,
+        num_blocks: int,
+        block_size: int = 32,
+        kv_format: str = "f16",
+        prefill_chunk: int = 256,
+        max_sequences: int = 64,
+        prefix_caching: bool = True,
+        context_length: int | None = None,
+    ) -> None:
+        if prefill_chunk < 1 or max_sequences < 1:
+            raise UsageError(
+                f"expected prefill_chunk >= 1 and max_sequences >= 1, got {prefill_chunk} and {max_sequences}"
+            )
+        self.model = model
+        self.pool = BlockPool(num_blocks, block_size, prefix_caching=prefix_caching)
+        self.cache = ops.kv_cache(model.layers, num_blocks, block_size, kv_format)
+        self.context_length = min(
+            context_length or model.context_length, model.context_length, num_blocks * block_size
+        )
+        self.scheduler = Scheduler(self.pool, prefill_chunk=prefill_chunk, max_sequences=max_sequences)
+        self._builder = BatchBuilder(
+            prefill_chunk + max_sequences,
+            max_sequences,
+            self.pool.blocks_for(self.context_length),
+            block_size,
+        )
+        self._live: dict[Hashable, _Live] = {}
+        self._num_proposing = 0
+
+    # --- requests ---------------------------------------------------------------------------------------
+    @property
+    def has_work(self) -> bool:
+        return self.scheduler.has_work
+
+    def add(self, request: Request) -> None:
+        """Queues a request. UsageError if its id is in use or a token id is not in the vocabulary;
+        ContextOverflowError if the prompt, or the prompt and max_tokens, exceed the context."""
+        if request.request_id in self._live:
+            raise UsageError(f"request id {request.request_id!r} is in use; give each request its own")
+        params = request.params
+        self._check_tokens(request.prompt_ids)
+        params.check_vocabulary(self.model.vocabulary_size)
+        self._check_length(len(request.prompt_ids), params.max_tokens)
+        eos_ids = frozenset() if params.ignore_eos else request.stop_ids
+        stop_ids: Int32 = np.array(sorted(eos_ids.union(params.stop_token_ids)), np.int32)
+        if len(stop_ids) and stop_ids[-1] >= self.model.vocabulary_size:
+            raise UsageError(
+                f"stop id {stop_ids[-1]} is not in the vocabulary (0 to {self.model.vocabulary_size - 1})"
+            )
+        strategy = strategies[request.strategy](params, request.seed)
+        sequence = Sequence(request.prompt_ids, request_id=request.request_id, stop_ids=stop_ids)
+        self._live[request.request_id] = _Live(
+            request,
+            strategy,
+            [sequence],
+            params.max_tokens if params.max_tokens is not None else self.context_length,
+            eos_ids,
+            frozenset(params.stop_token_ids),
+            forked=params.n == 1,
+        )
+        self._num_proposing += strategy.proposes
+        self.scheduler.add(sequence)
+
+    def finish(self, request_id: Hashable, sample_index: int, reason: str = "stop") -> bool:
+        """Ends one sample from outside, as for a stop string found in its text; no event follows, so `reason`
+        is the caller's to report. False if the sample has ended already (or is unknown)."""
+        live = self._live.get(request_id)
+        found = [s for s in live.sequences if s.sample_index == sample_index] if live else []
+        for sequence in found:
+            self._end(sequence)
+        return bool(found)
+
+    def abort(self, request_id: Hashable) -> bool:
+        """Ends all samples of a request, in any phase; no event follows. False if it has already ended."""
+        live = self._live.get(request_id)
+        for sequence in list(live.sequences) if live else []:
+            self._end(sequence)
+        return live is not None
+
+    def _end(self, sequence: Sequence) -> None:
+        self.scheduler.remove(sequence)
+        live = self._live[sequence.request_id]
+        live.sequences.remove(sequence)
+        if not live.sequences:
+            self._num_proposing -= live.strategy.proposes
+            del self._live[sequence.request_id]
+
+    # --- the loop ---------------------------------------------------------------------------------------
+    def step(self) -> list[TokenEvent]:
+        """One forward pass for whoever is behind; the tokens that it made possible. [] while prompts are
+        long, or if there is no work. If the model raises, nothing has advanced and the step can be
+        repeated."""
+        events: list[TokenEvent] = []
+        if self._num_proposing:
+            self._propose(events)
+        plan = self.scheduler.schedule()
+        logits = self._forward(plan)
+        if logits is None:
+            return events
+        ready: list[tuple[Sequence, int, int]] = []  # who has caught up, and its rows of logits
+        row = 0
+        for sequence, rows in plan:
+            behind = sequence.num_behind
+            sequence.num_rows += rows
+            sequence.num_computed += min(rows, behind)  # drafts count once they are accepted
+            self.pool.commit(sequence)
+            if rows >= behind:
+                ready.append((sequence, row, row + 1 + rows - behind))
+                row += 1 + rows - behind
+        for sequence, start, stop in ready:
+            self._advance(sequence, logits[start:stop], events)
+        return events
+
+    def _forward(self, plan: Plan, *, all_logits: bool = False) -> Float32 | None:
+        copies = self.pool.take_copies()
+        if copies:
+            self.cache.copy_blocks(copies)
+        if not plan:
+            return None
+        return self.model(self._builder.build(plan, all_logits=all_logits), self.cache)
+
+    def _propose(self, events: list[TokenEvent]) -> None:
+        """Asks for drafts where the next pass begins at the last token."""
+        for sequence in self.scheduler.running.copy():
+            live = self._live.get(sequence.request_id)
+            if live is None or sequence not in live.sequences or not live.strategy.proposes:
+                continue
+            room = min(self.context_length, sequence.num_prompt + live.max_tokens) - sequence.num_tokens - 1
+            if sequence.num_behind > 1 or not live.forked or room <= 0:
+                sequence.drafts = []
+                continue
+            try:
+                drafts = live.strategy.propose(sequence)[:room]
+                vocabulary = self.model.vocabulary_size
+                if not all(0 <= token < vocabulary for token in drafts):
+                    raise UsageError(f"a strategy proposed {drafts}, which are not all in the vocabulary")
+                sequence.draft(drafts)
+            except Exception as error:  # a strategy may be anybody's code
+                self._fail(live, error, events)
+
+    def _advance(self, sequence: Sequence, logits: Float32, events: list[TokenEvent]) -> None:
+        """Chooses the next tokens of a sequence that has caught up; logits [1 + drafts, vocabulary]."""
+        live = self._live.get(sequence.request_id)
+        if live is None:
+            return  # an error has ended its request in this very pass
+        samples = [sequence]
+        if not live.forked:
+            live.forked = True
+            samples += self._fork(live, sequence)
+        for sample in samples:
+            drafts, sample.drafts = sample.drafts, []
+            try:
+                choices = _chosen(live.strategy, sample, drafts, logits)
+            except Exception as error:  # processors may be anybody's code: an error ends this request alone
+                self._fail(live, error, events)
+                return
+            self._append(live, sample, choices, events)
+
+    def _fork(self, live: _Live, parent: Sequence) -> list[Sequence]:
+        """The other samples of a request, once its prompt is computed."""
+        children = [parent.fork(i) for i in range(1, live.request.params.n)]
+        for child in children:
+            self.pool.fork(parent, child)
+            child.num_reused = child.num_prompt
+        live.sequences += children
+        self.scheduler.add_forks(parent, children)
+        return children
+
+    def _append(
+        self, live: _Live, sequence: Sequence, choices: list[Choice], events: list[TokenEvent]
+    ) -> None:
+        """Appends the choices; all before the last are drafts, whose keys and values are computed already."""
+        for i, (token, logprobs) in enumerate(choices):
+            sequence.num_computed += i > 0
+            position = sequence.num_tokens
+            sequence.append(token)
+            reason = self._finish_reason(live, sequence, token)
+            events.append(
+                TokenEvent(
+                    sequence.request_id,
+                    sequence.sample_index,
+                    token,
+                    position,
+                    logprobs,
+                    reason,
+                    sequence.num_rows,
+                    sequence.num_reused or 0,
+                    token if reason == "stop" else None,
+                )
+            )
+            if reason is not None:
+                self._end(sequence)
+                return
+        if len(choices) > 1:
+            self.pool.commit(sequence)
+
+    def _finish_reason(self, live: _Live, sequence: Sequence, token: int) -> str | None:
+        if token in live.eos_ids:
+            return "eos"
+        if token in live.stop_token_ids:
+            return "stop"
+        if sequence.num_generated >= live.max_tokens:
+            return "length"
+        if sequence.num_tokens >= self.context_length:
+            return "context"
+        return None
+
+    def _fail(self, live: _Live, error: Exception, events: list[TokenEvent]) -> None:
+        message = f"{type(error).__name__}: {error}"
+        for s in list(live.sequences):
+            reused = s.num_reused or 0
+            events.append(
+                TokenEvent(
+                    s.request_id,
+                    s.sample_index,
+                    None,
+                    s.num_tokens,
+                    None,
+                    "error",
+                    s.num_rows,
+                    reused,
+                    None,
+                    message,
+                )
+            )
+            self._end(s)
+
+    # --- scoring ----------------------------------------------------------------------------------------
+    def logits(self, token_ids: Iterable[int] | Int32) -> Float32:
+        """float32 [positions, vocabulary] of every position, through the same blocks, chunks and passes as
+        generation.
+
+        Running requests wait meanwhile, and may be recomputed if their blocks are needed; their output is
+        unaffected. ContextOverflowError if there are more tokens than the context holds.
+        """
+        ids = as_token_ids(token_ids)
+        self._check_tokens(ids)
+        if len(ids) > self.context_length:
+            excess = len(ids) - self.context_length
+            raise ContextOverflowError(
+                f"{len(ids)} tokens exceed {self._context()} by {excess}; shorten them"
+            )
+        sequence = Sequence(ids)
+        out: Float32 = np.empty((len(ids), self.model.vocabulary_size), np.float32)
+        try:
+            while sequence.num_behind:
+                start = sequence.num_computed
+                rows = min(sequence.num_behind, self.scheduler.prefill_chunk)
+                self.scheduler.make_room(sequence, start + rows)
+                out[start : start + rows] = self._forward([(sequence, rows)], all_logits=True)
+                sequence.num_computed += rows
+                self.pool.commit(sequence)
+        finally:
+            self.pool.free(sequence)
+        return out
+
+    # --- checks -----------------------------------------------------------------------------------------
+    def _check_tokens(self, ids: Int32) -> None:
+        if ids.max() >= self.model.vocabulary_size:
+            raise UsageError(
+                f"token id {ids.max()} is not in the vocabulary (0 to {self.model.vocabulary_size - 1})"
+            )
+
+    def _context(self) -> str:
+        if self.context_length == self.model.context_length:
+            return f"the model's context of {self.context_length}"
+        blocks = f"{self.pool.num_blocks} blocks of {self.pool.block_size}"
+        return f"the {self.context_length} positions of the KV cache ({blocks})"
+
+    def _check_length(self, num_prompt: int, max_tokens: int | None) -> None:
+        total = num_prompt + (max_tokens if max_tokens is not None else 1)
+        if total > self.context_length:
+            asked = f" plus max_tokens={max_tokens}" if max_tokens is not None else " plus one to generate"
+            raise ContextOverflowError(
+                f"{num_prompt} prompt tokens{asked} exceed {self._context()} "
+                f"by {total - self.context_length}; shorten the prompt, lower max_tokens or enlarge the cache"
+            )
+
+
+def _chosen(
+    strategy: DecodingStrategy, history: Sequence, drafts: list[int], logits: Float32
+) -> list[Choice]:
+    """What a strategy chose, held to its protocol."""
+    choices = strategy.advance(history, drafts, logits)
+    accepted = [choice.token_id for choice in choices[:-1]]
+    if not choices or accepted != drafts[: len(accepted)]:
+        raise RuntimeError(f"a strategy chose {[c.token_id for c in choices]} where the drafts were {drafts}")
+    return choices

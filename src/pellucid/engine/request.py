@@ -1,0 +1,77 @@
+"""What goes into the engine and what comes out of it. Below this border there is no text."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Hashable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pellucid.errors import UsageError
+from pellucid.sampling.params import SamplingParams
+from pellucid.sampling.sampler import Logprobs
+from pellucid.types import Int32
+
+
+def as_token_ids(ids: Iterable[int] | Int32) -> Int32:
+    """A new int32 array of token ids. UsageError if they are not integers that fit, or none."""
+    array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
+    if array.ndim != 1 or len(array) == 0:
+        raise UsageError(
+            f"expected a list of at least one token id, got shape {array.shape}; give e.g. the BOS token"
+        )
+    if array.dtype.kind not in "iu":
+        raise UsageError(f"expected token ids (integers), got an array of {array.dtype}")
+    if array.min() < 0 or array.max() >= 2**31:
+        raise UsageError(f"token ids must be in 0 to 2^31 - 1, got {array.min()} to {array.max()}")
+    return array.astype(np.int32)
+
+
+class Request:
+    """One prompt and how it is to be continued; `params.n` samples. Not to be changed.
+
+    prompt_ids: int32 [tokens], at least one. stop_ids: the model's end-of-text tokens. seed: of params, or,
+    where that is None, a fresh one (below 2^53, so that it survives JSON): read it here to repeat the text.
+    """
+
+    __slots__ = ("params", "prompt_ids", "request_id", "seed", "stop_ids", "strategy")
+
+    def __init__(
+        self,
+        request_id: Hashable,
+        prompt_ids: Iterable[int] | Int32,
+        params: SamplingParams | None = None,
+        stop_ids: Iterable[int] = (),
+        strategy: str = "sample",
+    ) -> None:
+        self.request_id = request_id
+        self.prompt_ids = as_token_ids(prompt_ids)
+        self.params = params if params is not None else SamplingParams()
+        self.stop_ids = frozenset(stop_ids)
+        self.strategy = strategy
+        self.seed: int = secrets.randbits(53) if self.params.seed is None else self.params.seed
+
+
+class TokenEvent(NamedTuple):
+    """One token, or the end of a sample without one (then token_id is None).
+
+    position: absolute position of the token in its sequence. num_computed: rows that the model has computed
+    for this sample so far (recomputation after a preemption included). num_reused: positions taken from the
+    prefix cache, or from the sample that it was forked from. Each sample has exactly one event with a
+    finish_reason, its last, unless it is ended from outside by `Engine.finish` or `Engine.abort`.
+
+    finish_reason: "eos" (an end-of-text token), "stop" (`stop` tells the stop_token_ids entry), "length"
+    (max_tokens), "context" (the context is full), "error" (`error` tells what; other requests go on).
+    """
+
+    request_id: Any
+    sample_index: int
+    token_id: int | None
+    position: int
+    logprobs: Logprobs | None
+    finish_reason: str | None
+    num_computed: int
+    num_reused: int
+    stop: int | None = None
+    error: str | None = None

@@ -1,0 +1,102 @@
+"""One sequence: its tokens, how many of them are computed, and which blocks hold their keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from pellucid.types import Int32
+
+_NO_IDS: Int32 = np.empty(0, np.int32)
+
+
+class Sequence:
+    """State, not behaviour: the BlockPool changes `block_table`, the Scheduler decides, the Engine appends.
+
+    num_computed: positions [0, num_computed) have their keys and values in the blocks; it is < num_tokens
+    while the sequence waits for its next token. num_registered: leading blocks known to the prefix cache.
+    table_version changes whenever block_table does. num_rows: rows computed for this sequence so far,
+    recomputation after a preemption included. num_reused: positions found in the cache when it first ran.
+    """
+
+    __slots__ = (
+        "_buffer",
+        "block_table",
+        "drafts",
+        "num_computed",
+        "num_prompt",
+        "num_registered",
+        "num_reused",
+        "num_rows",
+        "num_tokens",
+        "request_id",
+        "sample_index",
+        "stop_ids",
+        "table_version",
+    )
+
+    def __init__(
+        self,
+        token_ids: Int32,
+        *,
+        request_id: Hashable = None,
+        sample_index: int = 0,
+        stop_ids: Int32 = _NO_IDS,
+    ) -> None:
+        self.num_tokens = self.num_prompt = len(token_ids)
+        self._buffer: Int32 = np.empty(max(64, 2 * len(token_ids)), np.int32)
+        self._buffer[: self.num_tokens] = token_ids
+        self.request_id = request_id
+        self.sample_index = sample_index
+        self.stop_ids = stop_ids
+        self.block_table: list[int] = []
+        self.table_version = 0
+        self.num_computed = 0
+        self.num_registered = 0
+        self.num_rows = 0
+        self.num_reused: int | None = None
+        self.drafts: list[int] = []
+
+    @property
+    def token_ids(self) -> Int32:
+        """[num_tokens] a view, prompt and output; valid until the next append."""
+        return self._buffer[: self.num_tokens]
+
+    @property
+    def num_generated(self) -> int:
+        return self.num_tokens - self.num_prompt
+
+    @property
+    def num_behind(self) -> int:
+        """How many of its tokens are still to be computed; drafts not counted."""
+        return self.num_tokens - self.num_computed
+
+    def rows(self, start: int, stop: int) -> Int32:
+        """Tokens [start, stop), drafts after the last token included; a view."""
+        return self._buffer[start:stop]
+
+    def append(self, token_id: int) -> None:
+        self._room(self.num_tokens + 1)
+        self._buffer[self.num_tokens] = token_id
+        self.num_tokens += 1
+
+    def draft(self, drafts: list[int]) -> None:
+        """Guesses that the next pass computes after the last token; they are not tokens of the sequence."""
+        self._room(self.num_tokens + len(drafts))
+        self._buffer[self.num_tokens : self.num_tokens + len(drafts)] = drafts
+        self.drafts = drafts
+
+    def fork(self, sample_index: int) -> Sequence:
+        """The same tokens as another sample; it has no blocks yet (BlockPool.fork shares them)."""
+        child = Sequence(
+            self.token_ids, request_id=self.request_id, sample_index=sample_index, stop_ids=self.stop_ids
+        )
+        child.num_prompt = self.num_prompt
+        return child
+
+    def _room(self, num_tokens: int) -> None:
+        if num_tokens > len(self._buffer):
+            grown: Int32 = np.empty(max(num_tokens, 2 * len(self._buffer)), np.int32)
+            grown[: self.num_tokens] = self.token_ids
+            self._buffer = grown

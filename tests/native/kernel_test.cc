@@ -1,0 +1,332 @@
+// Every instruction set present against the plain C++ kernels, bit for bit, without Python: for cross compiling,
+// emulators and sanitizers. Prints one line for each comparison that fails; exit code 1 if any did.
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "quant/packed.h"
+#include "runner.h"
+
+using namespace pellucid;
+
+namespace {
+
+std::mt19937 rng(12345);
+int failures = 0, comparisons = 0;
+
+std::vector<float> random_floats(size_t n, float scale = 1.0f) {
+  std::normal_distribution<float> normal(0.0f, scale);
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(rng);
+  return x;
+}
+
+uint16_t small_half() {  // a positive half between 2^-9 and 2^-6
+  return static_cast<uint16_t>(((6 + rng() % 3) << 10) | (rng() & 0x3ff));
+}
+
+// Random blocks with sane scales.
+std::vector<uint8_t> random_weight(const quant::FormatInfo& f, int64_t rows, int64_t inputs) {
+  const int64_t blocks = rows * inputs / f.block_size;
+  std::vector<uint8_t> bytes(static_cast<size_t>(blocks * f.block_bytes));
+  for (uint8_t& b : bytes) b = static_cast<uint8_t>(rng());
+  for (int64_t i = 0; i < blocks; ++i) {
+    uint8_t* p = bytes.data() + i * f.block_bytes;
+    auto put = [&](size_t at) {
+      const uint16_t h = small_half();
+      std::memcpy(p + at, &h, 2);
+    };
+    using quant::Format;
+    switch (f.format) {
+      case Format::F32: {
+        const float x = static_cast<float>(static_cast<int>(rng() % 2001) - 1000) / 1000.0f;
+        std::memcpy(p, &x, 4);
+        break;
+      }
+      case Format::F16: put(0); break;
+      case Format::BF16: p[1] = static_cast<uint8_t>((p[1] & 0x80) | 0x3d); break;
+      case Format::Q4_0: case Format::Q5_0: case Format::Q8_0: put(0); break;
+      case Format::Q4_1: case Format::Q5_1: put(0); put(2); break;
+      case Format::Q4_K: case Format::Q5_K: put(0); put(2); break;
+      case Format::Q2_K: put(80); put(82); break;
+      case Format::Q3_K: put(108); break;
+      case Format::Q6_K: put(208); break;
+    }
+  }
+  return bytes;
+}
+
+void compare(const std::string& what, const std::vector<float>& a, const std::vector<float>& b) {
+  ++comparisons;
+  for (size_t i = 0; i < a.size(); ++i)
+    if (std::memcmp(&a[i], &b[i], 4) != 0) {
+      ++failures;
+      std::printf("%s: value %zu is %.9g, expected %.9g\n", what.c_str(), i, a[i], b[i]);
+      return;
+    }
+}
+
+// The dequantised product in double, with x rounded as the kernels round it.
+void check_accuracy(const std::string& what, const quant::FormatInfo& f, const std::vector<uint8_t>& bytes,
+                    const std::vector<float>& x, int64_t rows, int64_t outputs, int64_t inputs, const std::vector<float>& y) {
+  std::vector<float> w(static_cast<size_t>(outputs * inputs));
+  quant::dequantize_row(f.format, bytes.data(), w.data(), outputs * inputs);
+  ++comparisons;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t o = 0; o < outputs; ++o) {
+      double sum = 0, magnitude = 0;
+      for (int64_t b = 0; b < (inputs + 31) / 32; ++b) {
+        const int64_t end = std::min(inputs, 32 * b + 32);
+        float largest = 0;
+        for (int64_t k = 32 * b; k < end; ++k) largest = std::max(largest, std::fabs(x[static_cast<size_t>(r * inputs + k)]));
+        for (int64_t k = 32 * b; k < end; ++k) {
+          double v = x[static_cast<size_t>(r * inputs + k)];
+          if (f.block_size > 1) v = std::nearbyint(static_cast<float>(v) * (127.0f / largest)) * static_cast<double>(largest / 127.0f);
+          sum += v * w[static_cast<size_t>(o * inputs + k)];
+          magnitude += std::fabs(v * w[static_cast<size_t>(o * inputs + k)]);
+        }
+      }
+      const double got = y[static_cast<size_t>(r * outputs + o)];
+      if (!(std::fabs(got - sum) <= 4e-6 * magnitude)) {
+        ++failures;
+        std::printf("%s: row %lld output %lld is %.9g, exactly %.9g\n", what.c_str(), static_cast<long long>(r),
+                    static_cast<long long>(o), got, sum);
+        return;
+      }
+    }
+}
+
+std::vector<float> run_linear(Runner& runner, const quant::FormatInfo& f, const std::vector<uint8_t>& bytes,
+                              const std::vector<float>& x, int64_t rows, int64_t outputs, int64_t inputs,
+                              const std::vector<float>& bias) {
+  auto m = runner.allocate(static_cast<int>(f.format), outputs, inputs);
+  const int64_t row_bytes = inputs / f.block_size * f.block_bytes;
+  for (int64_t first = 0; first < outputs; first += 2 * kPackRows)
+    runner.pack(*m, first, bytes.data() + first * row_bytes, std::min(2 * kPackRows, outputs - first));
+  m->bias = bias;
+  std::vector<float> y(static_cast<size_t>(rows * outputs), NAN);
+  const Matrix* w = m.get();
+  float* out = y.data();
+  runner.linear(x.data(), rows, &w, &out, 1);
+  return y;
+}
+
+void test_linear(Runner& twin, Runner& runner, const std::string& name) {
+  for (const quant::FormatInfo& f : quant::kFormats)
+    for (int64_t outputs : {1, 16, 33, 70}) {
+      const int64_t inputs = f.block_size == 256 ? 512 : f.block_size == 32 ? 96 : 75;
+      const auto bytes = random_weight(f, outputs, inputs);
+      const auto bias = random_floats(static_cast<size_t>(outputs));
+      const auto all = random_floats(static_cast<size_t>(19 * inputs));
+      const auto expected = run_linear(twin, f, bytes, all, 19, outputs, inputs, {});
+      const std::string what = name + " linear " + std::string(f.name) + " x" + std::to_string(outputs);
+      if (&twin == &runner) check_accuracy(what, f, bytes, all, 19, outputs, inputs, expected);
+      for (int64_t rows : {1, 2, 3, 5, 8, 9, 19}) {
+        const std::vector<float> x(all.begin(), all.begin() + rows * inputs);
+        compare(what + " rows " + std::to_string(rows), run_linear(runner, f, bytes, x, rows, outputs, inputs, {}),
+                {expected.begin(), expected.begin() + rows * outputs});
+      }
+      compare(what + " bias", run_linear(runner, f, bytes, all, 19, outputs, inputs, bias),
+              run_linear(twin, f, bytes, all, 19, outputs, inputs, bias));
+    }
+}
+
+template <class F> std::vector<float> outputs_of(size_t n, F f) {
+  std::vector<float> out(n, NAN);
+  f(out.data());
+  return out;
+}
+
+void test_rowwise(Runner& twin, Runner& runner, const std::string& name) {
+  for (int64_t width : {5, 16, 64, 70, 576}) {
+    const int64_t rows = 21;
+    const size_t n = static_cast<size_t>(rows * width);
+    const auto x = random_floats(n, 3.0f), y = random_floats(n), w = random_floats(static_cast<size_t>(width)),
+               b = random_floats(static_cast<size_t>(width));
+    const std::string at = " width " + std::to_string(width);
+    auto both = [&](const char* op, auto f) {
+      compare(name + " " + op + at, outputs_of(n, [&](float* o) { f(runner, o); }), outputs_of(n, [&](float* o) { f(twin, o); }));
+    };
+    both("rms_norm", [&](Runner& r, float* o) { r.rms_norm({x.data(), w.data(), nullptr, o, rows, width, 1e-5f}); });
+    both("layer_norm", [&](Runner& r, float* o) { r.layer_norm({x.data(), w.data(), b.data(), o, rows, width, 1e-5f}); });
+    for (int a = 0; a < 3; ++a) {
+      both("glu", [&](Runner& r, float* o) { r.glu({x.data(), y.data(), o, rows * width, a}); });
+      both("activation", [&](Runner& r, float* o) { r.glu({x.data(), nullptr, o, rows * width, a}); });
+    }
+    both("add", [&](Runner& r, float* o) { r.add({x.data(), y.data(), o, rows * width, rows * width}); });
+    both("add row", [&](Runner& r, float* o) { r.add({x.data(), w.data(), o, rows * width, width}); });
+    if (width % 2 == 0) {
+      std::vector<int32_t> positions(static_cast<size_t>(rows));
+      for (int64_t i = 0; i < rows; ++i) positions[static_cast<size_t>(i)] = static_cast<int32_t>(i % 7);
+      const auto c = random_floats(static_cast<size_t>(7 * (width / 2))), s = random_floats(static_cast<size_t>(7 * (width / 2)));
+      for (bool interleaved : {false, true})
+        both("rope", [&](Runner& r, float* o) {
+          r.rope({x.data(), positions.data(), c.data(), s.data(), o, rows, 1, width, width, interleaved});
+        });
+    }
+  }
+}
+
+// Exponentials through silu of large values, and saturation.
+void test_activation_accuracy(Runner& runner, const std::string& name) {
+  std::vector<float> x;
+  for (float v = -120.0f; v < 120.0f; v += 0.0137f) x.push_back(v);
+  std::vector<float> y(x.size());
+  runner.glu({x.data(), nullptr, y.data(), static_cast<int64_t>(x.size()), 0});
+  ++comparisons;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const double exact = static_cast<double>(x[i]) / (1.0 + std::exp(-static_cast<double>(x[i])));
+    if (!(std::fabs(y[i] - exact) <= 3e-7 * std::fabs(exact) + 1e-36)) {
+      ++failures;
+      std::printf("%s silu(%g) is %g, exactly %g\n", name.c_str(), x[i], y[i], exact);
+      return;
+    }
+  }
+}
+
+struct AttentionCase {
+  int64_t heads, kv_heads, head_dim, window, positions, block_size;
+  bool half;
+};
+
+// All positions in chunks of `chunk` rows, blocks of the cache in a shuffled order.
+std::vector<float> run_attention(Runner& runner, const AttentionCase& c, const std::vector<float>& q, const std::vector<float>& k,
+                                 const std::vector<float>& v, int64_t chunk) {
+  const int64_t blocks = (c.positions + c.block_size - 1) / c.block_size, padded = (c.head_dim + 15) / 16 * 16;
+  const size_t size = static_cast<size_t>((blocks + 1) * c.kv_heads * padded * c.block_size);
+  std::vector<float> keys(size, NAN), values(size, NAN);  // float16 uses half of it
+  if (c.half) {  // what is not written must not matter, but must not be read as NaN weights either
+    keys.assign(size, 0.0f);
+    values.assign(size, 0.0f);
+  } else {
+    values.assign(size, 0.0f);
+  }
+  std::vector<int32_t> table(static_cast<size_t>(blocks));
+  for (int64_t b = 0; b < blocks; ++b) table[static_cast<size_t>(b)] = static_cast<int32_t>((b * 7 + 3) % (blocks + 1) );
+  // a permutation only if 7 and blocks + 1 have no common factor
+  if ((blocks + 1) % 7 == 0) for (int64_t b = 0; b < blocks; ++b) table[static_cast<size_t>(b)] = static_cast<int32_t>(blocks - b);
+  std::vector<float> out(static_cast<size_t>(c.positions * c.heads * c.head_dim), NAN);
+  for (int64_t first = 0; first < c.positions; first += chunk) {
+    const int64_t n = std::min(chunk, c.positions - first);
+    std::vector<int32_t> positions, slots, sequences(static_cast<size_t>(n), 0);
+    for (int64_t p = first; p < first + n; ++p) {
+      positions.push_back(static_cast<int32_t>(p));
+      slots.push_back(static_cast<int32_t>(table[static_cast<size_t>(p / c.block_size)] * c.block_size + p % c.block_size));
+    }
+    AttentionArgs a = {};
+    a.q = q.data() + first * c.heads * c.head_dim;
+    a.k = k.data() + first * c.kv_heads * c.head_dim;
+    a.v = v.data() + first * c.kv_heads * c.head_dim;
+    a.out = out.data() + first * c.heads * c.head_dim;
+    a.k_cache = keys.data();
+    a.v_cache = values.data();
+    a.positions = positions.data();
+    a.slots = slots.data();
+    a.sequence_ids = sequences.data();
+    a.block_tables = table.data();
+    a.rows = n;
+    a.heads = c.heads;
+    a.kv_heads = c.kv_heads;
+    a.head_dim = c.head_dim;
+    a.max_blocks = blocks;
+    a.block_size = c.block_size;
+    a.window = c.window;
+    a.scale = 0.125f;
+    a.half = c.half;
+    runner.attention(a, blocks * c.block_size);
+  }
+  return out;
+}
+
+// In double, straight from the definition.
+void check_attention(const std::string& what, const AttentionCase& c, const std::vector<float>& q, const std::vector<float>& k,
+                     const std::vector<float>& v, const std::vector<float>& out) {
+  ++comparisons;
+  const int64_t group = c.heads / c.kv_heads;
+  for (int64_t p = 0; p < c.positions; ++p)
+    for (int64_t h = 0; h < c.heads; ++h) {
+      const int64_t first = c.window && p - c.window + 1 > 0 ? p - c.window + 1 : 0;
+      std::vector<double> s, o(static_cast<size_t>(c.head_dim), 0.0);
+      double top = -1e300, total = 0;
+      for (int64_t j = first; j <= p; ++j) {
+        double dot = 0;
+        for (int64_t d = 0; d < c.head_dim; ++d)
+          dot += static_cast<double>(q[static_cast<size_t>((p * c.heads + h) * c.head_dim + d)]) *
+                 k[static_cast<size_t>((j * c.kv_heads + h / group) * c.head_dim + d)];
+        s.push_back(dot * 0.125);
+        top = std::max(top, s.back());
+      }
+      for (int64_t j = first; j <= p; ++j) {
+        const double w = std::exp(s[static_cast<size_t>(j - first)] - top);
+        total += w;
+        for (int64_t d = 0; d < c.head_dim; ++d)
+          o[static_cast<size_t>(d)] += w * v[static_cast<size_t>((j * c.kv_heads + h / group) * c.head_dim + d)];
+      }
+      for (int64_t d = 0; d < c.head_dim; ++d) {
+        const double got = out[static_cast<size_t>((p * c.heads + h) * c.head_dim + d)], exact = o[static_cast<size_t>(d)] / total;
+        if (!(std::fabs(got - exact) <= (c.half ? 2e-3 : 3e-6) * (1 + std::fabs(exact)))) {
+          ++failures;
+          std::printf("%s: position %lld head %lld dim %lld is %g, exactly %g\n", what.c_str(), static_cast<long long>(p),
+                      static_cast<long long>(h), static_cast<long long>(d), got, exact);
+          return;
+        }
+      }
+    }
+}
+
+void test_attention(Runner& twin, Runner& runner, const std::string& name) {
+  const AttentionCase cases[] = {
+      {4, 1, 64, 0, 300, 32, true}, {3, 3, 16, 0, 70, 16, false},  {9, 3, 64, 100, 530, 32, false},
+      {12, 1, 32, 0, 40, 64, true}, {2, 2, 20, 33, 300, 32, false}, {8, 2, 256, 40, 90, 256, true},
+  };
+  for (const AttentionCase& c : cases) {
+    const auto q = random_floats(static_cast<size_t>(c.positions * c.heads * c.head_dim)),
+               k = random_floats(static_cast<size_t>(c.positions * c.kv_heads * c.head_dim)),
+               v = random_floats(static_cast<size_t>(c.positions * c.kv_heads * c.head_dim));
+    const std::string what = name + " attention heads " + std::to_string(c.heads) + "/" + std::to_string(c.kv_heads) + " dim " +
+                             std::to_string(c.head_dim);
+    const auto expected = run_attention(twin, c, q, k, v, c.positions);
+    if (&twin == &runner) check_attention(what, c, q, k, v, expected);
+    for (int64_t chunk : {1, 7, 64, 1000})
+      compare(what + " chunk " + std::to_string(chunk), run_attention(runner, c, q, k, v, chunk), expected);
+  }
+}
+
+void test_recording(Runner& runner, const std::string& name) {
+  const auto w = random_floats(64);
+  auto buffer = random_floats(640);
+  std::vector<float> eager(640), replayed(640);
+  runner.start_recording();
+  runner.rms_norm({buffer.data(), w.data(), nullptr, replayed.data(), 10, 64, 1e-5f});
+  runner.add({replayed.data(), buffer.data(), replayed.data(), 640, 640});
+  const auto program = runner.stop_recording();
+  const auto other = random_floats(640);
+  std::memcpy(buffer.data(), other.data(), 640 * 4);
+  runner.run(*program);
+  runner.rms_norm({other.data(), w.data(), nullptr, eager.data(), 10, 64, 1e-5f});
+  runner.add({eager.data(), other.data(), eager.data(), 640, 640});
+  compare(name + " recording", replayed, eager);
+}
+
+}  // namespace
+
+int main() {
+  Runner twin(1, *find_kernels("scalar"));
+  for (const char* const* isa = available_kernels(); *isa; ++isa)
+    for (int threads : {1, 2, 3}) {
+      const std::string name = std::string(*isa) + " threads " + std::to_string(threads);
+      Runner own(threads, *find_kernels(*isa));
+      const bool is_twin = std::string(*isa) == "scalar" && threads == 1;
+      Runner& runner = is_twin ? twin : own;
+      test_linear(twin, runner, name);
+      test_rowwise(twin, runner, name);
+      test_activation_accuracy(runner, name);
+      test_attention(twin, runner, name);
+      test_recording(runner, name);
+      std::printf("%s: %d comparisons so far, %d failures\n", name.c_str(), comparisons, failures);
+    }
+  return failures ? 1 : 0;
+}

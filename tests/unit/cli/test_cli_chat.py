@@ -1,0 +1,194 @@
+"""`pellucid chat`: the conversation with a scripted model, and the command on a tiny one."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from cli_support import environment, run
+
+from pellucid import LLM
+from pellucid.cli import _lines
+from pellucid.cli.chat import Conversation
+from pellucid.errors import UsageError
+
+SAMPLING = {"max_tokens": 8, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def llm(tiny_chat):
+    with LLM(tiny_chat) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def chat(llm):
+    return Conversation(llm, None, dict(SAMPLING), False, False)
+
+
+def test_each_turn_sees_the_ones_before(chat, llm, capsys):
+    chat.turn("one")
+    first = llm.chat([{"role": "user", "content": "one"}], **SAMPLING)
+    assert capsys.readouterr().out.rstrip("\n") == first.text.rstrip("\n")
+    chat.turn("two")
+    messages = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": first.text},
+        {"role": "user", "content": "two"},
+    ]
+    second = llm.chat(messages, **SAMPLING)
+    assert chat.messages == [*messages, {"role": "assistant", "content": second.text}]
+
+
+def test_commands(chat, capsys):
+    chat.turn("/system Be brief.")
+    assert chat._with_system([])[0] == {"role": "system", "content": "Be brief."}
+    chat.turn("hi")
+    assert len(chat.messages) == 2
+    chat.turn("/reset")
+    assert chat.messages == []
+    chat.turn("/set temperature 0.5")
+    chat.turn("/set stop END")
+    assert chat.sampling == {**SAMPLING, "temperature": 0.5, "stop": ("END",)}
+    chat.turn("/set temperature")
+    assert "temperature" not in chat.sampling
+    capsys.readouterr()
+    chat.turn("/settings")
+    assert "max_tokens" in capsys.readouterr().err
+    chat.turn("/help")
+    assert "/reset" in capsys.readouterr().err
+    chat.turn("   ")
+    assert chat.messages == []
+    chat.turn("//etc/hosts")
+    assert chat.messages[0]["content"] == "/etc/hosts"
+
+
+@pytest.mark.parametrize("line", ["/nothing", "/set", "/set temperature hot", "/set temperature -1", "/set nothing 1"])
+def test_wrong_commands_change_nothing(chat, line):
+    with pytest.raises(UsageError):
+        chat.turn(line)
+    assert chat.sampling == SAMPLING
+    assert chat.messages == []
+
+
+def test_a_turn_that_does_not_fit_leaves_the_conversation(chat, llm):
+    chat.turn("one")
+    before = list(chat.messages)
+    with pytest.raises(UsageError.__mro__[1]):  # PellucidError
+        chat.turn("x" * 2 * llm.context_length)
+    assert chat.messages == before
+
+
+def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(chat, llm, monkeypatch):
+    monkeypatch.setattr("pellucid.cli._console.is_terminal", lambda stream: True)
+    chat.sampling = {"ignore_eos": True}
+    engine, original, taken = llm._loaded.engine, llm._loaded.engine._forward, []
+
+    def forward(*args, **kwargs):
+        taken.append(1)
+        if len(taken) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(engine, "_forward", forward)
+    chat.turn("one")
+    assert len(taken) == 5
+    assert [message["role"] for message in chat.messages] == ["user", "assistant"]
+    monkeypatch.setattr(engine, "_forward", original)
+    chat.sampling = dict(SAMPLING)
+    chat.turn("two")
+    assert len(chat.messages) == 4
+
+
+def test_a_pipe_is_a_turn_a_line(tiny_chat, llm, tmp_path):
+    args = ("chat", "-m", str(tiny_chat), "--max-tokens", "8", "--ignore-eos")
+    done = run(*args, stdin="one\n", XDG_STATE_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    text = llm.chat([{"role": "user", "content": "one"}], **SAMPLING).text
+    assert done.stdout.decode().rstrip("\n") == text.rstrip("\n")
+    assert not list(tmp_path.iterdir())  # no history of a pipe
+    wrong = run(*args, stdin="/nothing\none\n", XDG_STATE_HOME=str(tmp_path))
+    assert wrong.returncode == 2
+    assert len(wrong.stderr.decode().splitlines()) == 1
+
+
+def test_history_is_kept_for_its_owner_alone(tmp_path, monkeypatch):
+    class FakeReadline:
+        def set_history_length(self, length): ...
+
+        def read_history_file(self, path): ...
+
+        def write_history_file(self, path):
+            path.write_text("secret\n")
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    file = _lines.history_file()
+    assert file == tmp_path / "pellucid" / "chat_history"
+    reader = _lines.LineReader(file)
+    reader._readline = FakeReadline()
+    reader.close()
+    assert file.read_text() == "secret\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_lines_go_on_after_a_backslash(monkeypatch, tmp_path):
+    import io
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("one\\\ntwo\nthree\n"))
+    reader = _lines.LineReader(tmp_path / "history")
+    assert [reader.read("> ") for _ in range(3)] == ["one\ntwo", "three", None]
+
+
+def read_until(fd: int, wanted: bytes, seconds: float = 30) -> bytes:
+    seen, end = b"", time.monotonic() + seconds
+    while wanted not in seen:
+        ready, _, _ = select.select([fd], [], [], max(0, end - time.monotonic()))
+        assert ready, f"waited {seconds} s for {wanted!r}, saw {seen!r}"
+        try:
+            seen += os.read(fd, 4096)
+        except OSError:  # the other side is closed
+            break
+    return seen
+
+
+def test_on_a_terminal(tiny_chat, tmp_path):
+    """A pseudo-terminal: prompt, answer, Ctrl-C in an answer, Ctrl-C at the prompt, history, Ctrl-D."""
+    master, slave = pty.openpty()
+    env = environment(XDG_STATE_HOME=str(tmp_path), TERM="dumb")
+    command = [sys.executable, "-m", "pellucid", "chat", "-m", str(tiny_chat), "--ignore-eos"]
+
+    def take_terminal():
+        import fcntl
+        import termios
+
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, preexec_fn=take_terminal)
+    os.close(slave)
+    try:
+        read_until(master, b"> ")
+        os.write(master, b"hello\n")
+        read_until(master, b"hello\r\n")
+        time.sleep(0.1)
+        os.write(master, b"\x03")
+        seen = read_until(master, b"> ")
+        assert b"(stopped: abort)" in seen or b"(stopped: context)" in seen
+        os.write(master, b"\x03")
+        read_until(master, b"(Ctrl-D leaves)")
+        read_until(master, b"> ")
+        os.write(master, b"\x04")
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+    history = tmp_path / "pellucid" / "chat_history"
+    assert "hello" in history.read_text()
+    assert history.stat().st_mode & 0o777 == 0o600

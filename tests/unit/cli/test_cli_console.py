@@ -1,0 +1,74 @@
+import io
+
+import pytest
+
+from pellucid.cli import _console
+from pellucid.cli._options import ByteSize
+from pellucid.errors import UsageError
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_model_cannot_steer_the_terminal():
+    hostile = "\x1b]52;c;eA==\x07 \x9b2J \x7f \r tab\there\nnext"
+    shown = _console.harmless(hostile)
+    assert not [c for c in shown if (ord(c) < 32 and c not in "\t\n") or 127 <= ord(c) < 160]
+    assert shown.endswith("tab\there\nnext")
+    assert len(shown) == len(hostile)
+    assert _console.visible("a\tb\n") == "a␉b␊"
+
+
+def test_write_cleans_for_a_terminal_and_keeps_bytes_for_a_pipe(monkeypatch):
+    for stream, expected in ((Terminal(), "␛[1m"), (io.StringIO(), "\x1b[1m")):
+        monkeypatch.setattr("sys.stdout", stream)
+        _console.write("\x1b[1m")
+        assert stream.getvalue() == expected
+
+
+def test_color_only_where_it_is_wanted(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert _console.use_color(Terminal())
+    assert not _console.use_color(io.StringIO())
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not _console.use_color(Terminal())
+    assert _console.styled("x", Terminal(), fg="red") == "x"
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "dumb")
+    assert not _console.use_color(Terminal())
+
+
+def test_where_a_prompt_comes_from(monkeypatch, tmp_path):
+    def stdin(data, terminal=False):
+        stream = io.TextIOWrapper(io.BytesIO(data))
+        stream.isatty = lambda: terminal
+        monkeypatch.setattr("sys.stdin", stream)
+
+    file = tmp_path / "prompt"
+    file.write_bytes("é\n".encode())
+    stdin(b" piped\r\n")
+    assert _console.read_text(None, "argument") == "argument"
+    assert _console.read_text(str(file), None) == "é\n"
+    assert _console.read_text(None, None) == " piped\r\n"
+    stdin(b"dash", terminal=True)
+    assert _console.read_text(None, "-") == "dash"
+    stdin(b"dash", terminal=True)
+    assert _console.read_text("-", None) == "dash"
+    stdin(b"", terminal=True)
+    assert _console.read_text(None, None) is None
+    stdin(b"ab\xff")
+    with pytest.raises(UsageError, match="stdin: not UTF-8 text at byte 2"):
+        _console.read_text(None, None)
+    with pytest.raises(UsageError, match="not both"):
+        _console.read_text(str(file), "argument")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1", 1), ("1000", 1000), ("512M", 512 << 20), ("2G", 2 << 30), ("1.5k", 1536), ("3 GiB", 3 << 30), ("2gb", 2 << 30)],
+)
+def test_byte_sizes(text, number):
+    assert ByteSize().convert(text, None, None) == number

@@ -1,0 +1,161 @@
+"""The group itself: laziness, help, errors, exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+from cli_support import environment, run
+
+import pellucid.cli
+from pellucid.cli.main import Commands, main
+
+COMMANDS = sorted(
+    file.stem
+    for file in Path(pellucid.cli.__file__).parent.glob("*.py")
+    if file.stem != "main" and not file.stem.startswith("_")
+)
+
+
+def test_help_lists_every_command_with_its_line(invoke):
+    result = invoke("--help")
+    assert result.exit_code == 0
+    for name in COMMANDS:
+        line = next(line for line in result.stdout.splitlines() if line.strip().startswith(name + " "))
+        assert len(line.split()) > 3
+        assert not line.rstrip().endswith("..."), f"{name}: its one line does not fit: {line}"
+    assert invoke().stdout == result.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help_with_an_example(invoke, name):
+    result = invoke(name, "--help")
+    assert result.exit_code == 0
+    assert f"pellucid {name}" in result.stdout
+
+
+def test_only_the_asked_command_is_imported():
+    code = (
+        "import sys; from pellucid.cli.main import main\n"
+        "try: main(['tokenize', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted(m for m in sys.modules if m.startswith('pellucid.cli.') or m in "
+        "('numpy', 'rich', 'jinja2', 'tokenizers', 'huggingface_hub')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    names = ["pellucid.cli._console", "pellucid.cli._options", "pellucid.cli.main", "pellucid.cli.tokenize"]
+    assert done.stderr.strip() == str(names)
+
+
+def test_import_pellucid_is_quick_and_light():
+    code = (
+        "import time; t = time.perf_counter(); import pellucid; t = time.perf_counter() - t\n"
+        "import sys; print(t, [m for m in ('numpy', 'rich', 'click', 'jinja2', 'tokenizers', 'huggingface_hub') "
+        "if m in sys.modules])"
+    )
+    outs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment()).stdout
+        for _ in range(3)
+    ]
+    assert all(out.split(" ", 1)[1].strip() == "[]" for out in outs)
+    assert min(float(out.split()[0]) for out in outs) < 0.25
+
+
+def test_every_public_name_is_there():
+    for name in pellucid.__all__:
+        assert getattr(pellucid, name) is not None
+    assert set(dir(pellucid)) == set(pellucid.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        pellucid.nothing  # noqa: B018
+
+
+def test_python_dash_m_and_version():
+    done = run("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"pellucid ")
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["nothing"], 2),
+        (["--nothing"], 2),
+        (["generate", "--temperature", "-1", "x"], 2),
+        (["generate", "--temperature", "nan", "x"], 2),
+        (["generate", "--top-k", "many", "x"], 2),
+        (["generate", "--max-tokens", "0", "x"], 2),
+        (["generate", "--banned-ids", "1,x", "x"], 2),
+        (["generate", "--logit-bias", "5", "x"], 2),
+        (["generate", "--kv-memory", "lots", "x"], 2),
+        (["generate", "--system", "s", "x"], 2),
+        (["generate", "--chat", "--parse-special", "x"], 2),
+        (["generate", "--file", "/nowhere/at/all"], 2),
+        (["generate", "--file", "/nowhere", "and a prompt"], 2),
+        (["generate", "-m", "/nowhere/model.gguf", "x"], 2),
+        (["info", "/nowhere/model.gguf"], 2),
+        (["info", __file__], 2),
+        (["tokenize", "-m", "/nowhere/model.gguf", "x"], 2),
+        (["bench", "--prefill", "0"], 2),
+        (["bench", "--threads", "two"], 2),
+        (["completion", "tcsh"], 2),
+    ],
+)
+def test_errors_are_one_line_on_stderr(invoke, args, code):
+    result = invoke(*args)
+    assert result.exit_code == code
+    assert result.stdout == ""
+    assert result.stderr.startswith("pellucid: error: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(), 141, ""),
+        (MemoryError(), 1, "out of memory"),
+        (PermissionError(13, "Permission denied", "/etc/shadow"), 1, "/etc/shadow: Permission denied"),
+        (RuntimeError("two\nlines"), 1, "RuntimeError: two lines (a bug"),
+        (click.ClickException("said"), 1, "said"),
+        (SystemExit(3), 3, ""),
+    ],
+)
+def test_exit_codes_of_other_errors(monkeypatch, capsys, error, code, words):
+    @click.command()
+    def failing():
+        raise error
+
+    monkeypatch.setattr(Commands, "get_command", lambda self, ctx, name: failing)
+    monkeypatch.setattr("pellucid.cli.main._silence", lambda stream: None)
+    with pytest.raises(SystemExit) as caught:
+        main(["anything"], prog_name="pellucid")
+    assert caught.value.code == code
+    stderr = capsys.readouterr().err
+    assert words in stderr
+    assert "Traceback" not in stderr
+    if words:
+        assert len(stderr.splitlines()) == 1
+
+
+def test_debug_shows_the_traceback(invoke):
+    result = invoke("info", "/nowhere.gguf", PELLUCID_DEBUG="1")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script(invoke, shell):
+    result = invoke("completion", shell)
+    assert result.exit_code == 0
+    assert "_PELLUCID_COMPLETE" in result.stdout
+
+
+def test_completion_completes_flags_of_the_sampling_parameters():
+    words = {"COMP_WORDS": "pellucid generate --top", "COMP_CWORD": "2", "_PELLUCID_COMPLETE": "bash_complete"}
+    done = run(**words)
+    assert done.stdout.split() == [b"plain,--top-k", b"plain,--top-p"]

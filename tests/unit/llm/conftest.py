@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory):
+    """A tiny llama in GGUF, byte-level BPE vocabulary of 320 tokens (0: BOS, 1: EOS), context 1024."""
+    from tiny_checkpoints import make
+
+    return make(tmp_path_factory.mktemp("llm"), "llama", "gguf", "F32")
+
+
+@pytest.fixture(scope="session", params=["reference", "cpu"])
+def llm(request: pytest.FixtureRequest, tiny_path):
+    from pellucid import LLM
+
+    with LLM(tiny_path, backend=request.param, prefill_chunk=7, num_threads=2) as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def fresh(tiny_path):
+    """One of its own, for tests that break things."""
+    from pellucid import LLM
+
+    with LLM(tiny_path, backend="reference", context_length=64) as loaded:
+        yield loaded

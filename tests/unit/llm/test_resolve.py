@@ -1,0 +1,75 @@
+import pytest
+
+from pellucid.errors import UsageError
+from pellucid.resolve import read_recommended, resolve_sampling
+from pellucid.sampling.params import SamplingParams
+
+ADVICE = {"do_sample": True, "temperature": 0.6, "top_k": 20, "eos_token_id": 2, "max_new_tokens": 99}
+
+
+def resolve(params=None, recommended=None, container="safetensors", origin="caller", **overrides):
+    chosen, settings = resolve_sampling(params, overrides, recommended, container, origin)
+    return chosen, {setting.name: setting for setting in settings}
+
+
+def test_without_anything_it_is_greedy_and_every_setting_is_told():
+    chosen, settings = resolve()
+    assert chosen == SamplingParams()
+    assert chosen.temperature == 0
+    assert set(settings) == {field.name for field in SamplingParams.fields()}
+    assert {setting.origin for setting in settings.values()} == {"default"}
+
+
+def test_keywords_win_over_params_over_advice_over_defaults():
+    params = SamplingParams(top_k=7, top_p=0.5)
+    chosen, settings = resolve(params, ADVICE, top_p=0.25, origin="command line")
+    assert (chosen.temperature, chosen.top_k, chosen.top_p, chosen.min_p) == (0.6, 7, 0.25, 0.0)
+    origins = {name: settings[name].origin for name in ("temperature", "top_k", "top_p", "min_p")}
+    assert origins == {
+        "temperature": "generation_config",
+        "top_k": "command line",
+        "top_p": "command line",
+        "min_p": "default",
+    }
+    assert all(settings[name].value == value for name, value in chosen.to_dict().items())
+
+
+def test_advice_counts_only_when_asked_for():
+    assert resolve(recommended=None)[0].temperature == 0
+
+
+def test_a_keyword_holds_a_default_against_the_advice():
+    assert resolve(recommended=ADVICE, temperature=0.0)[0].temperature == 0
+
+
+def test_do_sample_decides_in_generation_config_only():
+    quiet = {"temperature": 0.6, "repetition_penalty": 1.1}
+    assert read_recommended(quiet, "safetensors") == {"repetition_penalty": 1.1}
+    assert read_recommended(quiet, "gguf") == quiet
+    assert read_recommended({"do_sample": True}, "safetensors") == {"temperature": 1.0}
+
+
+def test_advice_that_cannot_be_followed_is_told():
+    with pytest.warns(UserWarning, match="num_beams, typical_p: not applied"):
+        read_recommended({"num_beams": 4, "typical_p": 0.9, "epsilon_cutoff": 0.0}, "safetensors")
+
+
+def test_a_seed_is_drawn_only_where_chance_decides():
+    drawn, settings = resolve(temperature=1.0)
+    assert settings["seed"].origin == "drawn at random"
+    assert settings["seed"].value == drawn.seed is not None
+    assert resolve(temperature=1.0)[0].seed != drawn.seed
+    assert resolve(temperature=1.0, seed=5)[0].seed == 5
+    assert resolve()[0].seed is None
+
+
+def test_what_has_no_effect_is_said():
+    assert resolve(top_k=5)[1]["top_k"].note == "no effect: temperature is 0"
+    assert resolve(top_k=5, temperature=1.0)[1]["top_k"].note == ""
+
+
+def test_errors():
+    with pytest.raises(UsageError, match="temperature"):
+        resolve(temprature=1.0)
+    with pytest.raises(UsageError, match="expected SamplingParams, got dict"):
+        resolve({"temperature": 1.0})

@@ -1,0 +1,187 @@
+"""Every native operation against its NumPy twin within a stated bound, and every instruction set bit for bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pellucid import _native
+from pellucid.errors import UsageError
+from pellucid.ops.cpu import CpuOps, RopeTable
+from pellucid.ops.reference import ReferenceOps
+from pellucid.types import Batch, LayerSpec
+from pellucid.weights.tensor import Format, Tensor
+
+ISAS = _native.instruction_sets()
+REFERENCE = ReferenceOps()
+
+# Where a block keeps its float16 scales, in bytes from its beginning.
+SCALES = {
+    "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q2_K": [80, 82], "Q3_K": [108],
+    "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+}  # fmt: skip
+
+
+def random_tensor(weight_format: Format, rows: int, width: int, seed: int = 0) -> Tensor:
+    """Random bytes, but sane scales: every bit pattern of the quantised values comes up."""
+    rng = np.random.default_rng(seed)
+    if weight_format.is_float:
+        values = rng.normal(size=(rows, width)).astype(np.float32)
+        if weight_format is Format.F16:
+            raw = values.astype(np.float16).view(np.uint8)
+        elif weight_format is Format.BF16:
+            raw = (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+        else:
+            raw = values.view(np.uint8)
+        return Tensor("w", (rows, width), weight_format, np.ascontiguousarray(raw).reshape(-1))
+    blocks = rows * width // weight_format.block_size
+    raw = rng.integers(0, 256, (blocks, weight_format.block_bytes), dtype=np.uint8)
+    for at in SCALES[weight_format.label]:
+        raw[:, at : at + 2] = rng.uniform(0.002, 0.02, blocks).astype(np.float16).view(np.uint8).reshape(-1, 2)
+    return Tensor("w", (rows, width), weight_format, raw.reshape(-1))
+
+
+@pytest.mark.parametrize("weight_format", list(Format), ids=lambda f: f.label)
+@pytest.mark.parametrize("isa", ISAS)
+def test_linear_is_its_twin(isa: str, weight_format: Format) -> None:
+    ops = CpuOps(2, isa)
+    width = 768
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(19, width)).astype(np.float32)
+    x[3] = 0.0
+    for outputs in (1, 40, 67):
+        weight = random_tensor(weight_format, outputs, width)
+        bias = rng.normal(size=outputs).astype(np.float32)
+        got = ops.linear(x, ops.matrix(weight, bias))
+        want = REFERENCE.linear(x, REFERENCE.matrix(weight, bias))
+        # float32 chains: each of a row's terms is rounded once, so the error is bounded by the terms' magnitude
+        magnitude = np.abs(x) @ np.abs(weight.dequantize()).T + np.abs(bias)
+        assert np.all(np.abs(got - want) <= 4e-6 * magnitude)
+
+
+@pytest.mark.parametrize("weight_format", list(Format), ids=lambda f: f.label)
+def test_linear_has_one_result(weight_format: Format) -> None:
+    """Whatever the instruction set, the threads, the number of rows, and the matrices that share the input."""
+    weight, other = random_tensor(weight_format, 131, 512), random_tensor(Format.Q8_0, 50, 512)
+    x = np.random.default_rng(2).normal(size=(21, 512)).astype(np.float32)
+    first = CpuOps(1, "scalar")
+    want = first.linear(x, first.matrix(weight))
+    for isa in ISAS:
+        for threads in (1, 2, 3):
+            ops = CpuOps(threads, isa)
+            packed, also = ops.matrix(weight), ops.matrix(other)
+            for rows in (1, 2, 7, 8, 9, 21):
+                assert np.array_equal(ops.linear(x[:rows], packed), want[:rows])
+            together = ops.linears(x, also, packed)
+            assert np.array_equal(together[1], want)
+            assert np.array_equal(together[0], ops.linear(x, also))
+
+
+def test_a_large_matrix_is_packed_in_parts() -> None:
+    """More rows than fit one part of the file (8 MiB), the last one incomplete."""
+    weight = random_tensor(Format.F32, 3 * 1024 + 5, 1024)
+    ops = CpuOps(2)
+    x = np.eye(3, 1024, k=7, dtype=np.float32)
+    assert np.array_equal(ops.linear(x, ops.matrix(weight)), weight.dequantize()[:, 7:10].T)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_rowwise_operations_are_their_twins(isa: str) -> None:
+    ops = CpuOps(2, isa)
+    rng = np.random.default_rng(3)
+    x, y = (rng.normal(size=(9, 144)).astype(np.float32) * 4 for _ in range(2))
+    weight, bias = (rng.normal(size=144).astype(np.float32) for _ in range(2))
+    positions = rng.integers(0, 500, 9).astype(np.int32)
+    inv_freq = (10000.0 ** (-np.arange(8) / 8)).astype(np.float32)
+    pairs = [
+        (ops.rms_norm(x, weight, 1e-5), REFERENCE.rms_norm(x, weight, 1e-5)),
+        (ops.rms_norm(x, weight[:48], 1e-5), REFERENCE.rms_norm(x, weight[:48], 1e-5)),
+        (ops.layer_norm(x, weight, bias, 1e-5), REFERENCE.layer_norm(x, weight, bias, 1e-5)),
+        (ops.add(x, y), REFERENCE.add(x, y)),
+        (ops.add(x, weight), REFERENCE.add(x, weight)),
+        (ops.rows(x, positions % 9), REFERENCE.rows(x, positions % 9)),
+    ]
+    for interleaved in (False, True):
+        tables = ops.rope_table(inv_freq, 512), REFERENCE.rope_table(inv_freq, 512)
+        pairs.append(
+            (ops.rope(x, positions, tables[0], 24, interleaved), REFERENCE.rope(x, positions, tables[1], 24, interleaved))
+        )
+    for name in ("silu", "gelu_tanh", "gelu"):
+        pairs.append((ops.glu(x, y, name), REFERENCE.glu(x, y, name)))
+        pairs.append((ops.activation(x, name), REFERENCE.activation(x, name)))
+    for got, want in pairs:
+        np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("label", ["F32", "Q4_K", "Q8_0", "BF16"])
+def test_embed_reads_rows_of_the_file(label: str) -> None:
+    weight = random_tensor(Format[label], 50, 256)
+    ids = np.array([49, 0, 7, 7], np.int32)
+    got = CpuOps(1).embed(CpuOps(1).embedding(weight), ids, 3.5)
+    assert np.array_equal(got, weight.dequantize()[ids] * np.float32(3.5))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("kv_format", ["f32", "f16"])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), [(4, 1, 64, None), (6, 3, 20, 50), (10, 1, 16, 300)])
+def test_attention_is_its_twin(isa: str, kv_format: str, heads: int, kv_heads: int, head_dim: int, window: int | None) -> None:
+    """Two sequences of different lengths, blocks in any order, in chunks; the twin sees all at once."""
+    rng = np.random.default_rng(4)
+    lengths, block_size = (330, 41), 32
+    specs = [LayerSpec(kv_heads, head_dim, window)]
+    order = rng.permutation(16).astype(np.int32)
+    tables = np.stack([order[:12], np.append(order[12:14], np.zeros(10, np.int32))]).astype(np.int32)
+    q, k, v = (
+        [rng.normal(size=(n, h * head_dim)).astype(np.float32) for n in lengths] for h in (heads, kv_heads, kv_heads)
+    )
+
+    def run(ops: CpuOps | ReferenceOps, chunk: int) -> list[np.ndarray]:
+        cache = ops.kv_cache(specs, 16, block_size, kv_format)
+        out = [np.zeros_like(part) for part in q]
+        for start in range(0, max(lengths), chunk):
+            parts = [(i, np.arange(start, min(start + chunk, n))) for i, n in enumerate(lengths) if start < n]
+            positions = np.concatenate([p for _, p in parts]).astype(np.int32)
+            ids = np.concatenate([np.full(len(p), i) for i, p in parts]).astype(np.int32)
+            slots = tables[ids, positions // block_size] * block_size + positions % block_size
+            batch = Batch(positions * 0, positions, slots.astype(np.int32), ids, tables, positions[:0])
+            rows = [np.concatenate([x[i][p] for i, p in parts]) for x in (q, k, v)]
+            result = ops.attention(*rows, cache, 0, batch, 0.2)
+            for i, p in parts:
+                out[i][p], result = result[: len(p)], result[len(p) :]
+        return out
+
+    want = run(REFERENCE, 400)
+    one = run(CpuOps(1, isa), 400)
+    for chunk, threads in ((400, 3), (100, 2), (1, 2)):
+        for a, b in zip(one, run(CpuOps(threads, isa), chunk), strict=True):
+            assert np.array_equal(a, b)
+    for a, b in zip(one, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_a_rotation_table_grows_to_the_same_values() -> None:
+    inv_freq = (10000.0 ** (-np.arange(16) / 16)).astype(np.float32)
+    one_by_one, at_once = RopeTable(inv_freq, 1000, 1.0), RopeTable(inv_freq, 1000, 1.0)
+    at_once.cover_up_to(999)
+    for position in (0, 3, 255, 256, 700, 999):
+        one_by_one.cover(np.array([position], np.int32))
+        assert np.array_equal(one_by_one.cosines[: position + 1], at_once.cosines[: position + 1])
+        assert np.array_equal(one_by_one.sines[: position + 1], at_once.sines[: position + 1])
+
+
+def test_wrong_shapes_are_refused() -> None:
+    ops = CpuOps(1)
+    weight = ops.matrix(random_tensor(Format.F32, 4, 8))
+    x = np.zeros((2, 8), np.float32)
+    with pytest.raises(ValueError, match="inputs"):
+        ops.linear(np.zeros((2, 9), np.float32), weight)
+    with pytest.raises(ValueError, match="vocabulary"):
+        ops.embed(ops.embedding(random_tensor(Format.F32, 4, 8)), np.array([4], np.int32))
+    with pytest.raises(ValueError, match="outside x"):
+        ops.rows(x, np.array([2], np.int32))
+    with pytest.raises(ValueError, match="instruction set"):
+        CpuOps(1, "sse2")
+    with pytest.raises(UsageError, match="kv_format"):
+        ops.kv_cache([LayerSpec(1, 16)], 1, 32, "q3")
+    with pytest.raises(UsageError, match="block_size"):
+        ops.kv_cache([LayerSpec(1, 16)], 1, 24, "f32")
