@@ -63,8 +63,8 @@ template <int kBits> inline void unpack(const uint8_t* p, u8x64 (&w)[8]) {
   }
 }
 
-inline f32x16 lanes_f16(const uint8_t* header, int64_t index) {
-  return load_f16(reinterpret_cast<const uint16_t*>(header) + 16 * index);
+inline f32x16 lanes_f16(const uint8_t* line, int64_t index) {
+  return load_f16(reinterpret_cast<const uint16_t*>(line) + 16 * index);
 }
 inline f32x16 lanes_u8(const uint8_t* p, int64_t index) { return to_float(load_u8_to_i32(p + 16 * index)); }
 

@@ -65,74 +65,86 @@ template <class F> inline i32x16 dot_start(int32_t neg_sum) {
   else return shift_left<F::kShift>(set1(neg_sum));
 }
 
-template <class F, int R>
-inline void panel_times_tile(const uint8_t* panel, int64_t blocks, const uint8_t* x, f32x16 (&acc)[R]) {
-  const int64_t supers = (blocks + 7) / 8;
-  const uint8_t* weights = panel + quant::header_bytes(F::kScheme, blocks);
-  for (int r = 0; r < R; ++r) acc[r] = zero_f();
-  for (int64_t b = 0; b < blocks; ++b, weights += F::kBytes, x += R * kActivationBytes) {
-    const int8_t* q = reinterpret_cast<const int8_t*>(x);
-    const float* scale = reinterpret_cast<const float*>(x + R * 32);
-    const float* scaled_sum = scale + R;
-    const int32_t* neg_sum = reinterpret_cast<const int32_t*>(x + R * 40);
-    const int32_t* neg_half = reinterpret_cast<const int32_t*>(x + R * 44);
-    u8x64 w[8];
-    unpack<F::kBits>(weights, w);
+// Block kHalf (0 or 1) of a pair: its values at `weights`, its scales in `line`, those of the super-block in `super`.
+template <class F, int R, int kHalf>
+inline void add_block(const uint8_t* super, const uint8_t* line, const uint8_t* weights, const uint8_t* x, f32x16 (&acc)[R]) {
+  const int8_t* q = reinterpret_cast<const int8_t*>(x);
+  const float* scale = reinterpret_cast<const float*>(x + R * 32);
+  const int32_t* neg_sum = reinterpret_cast<const int32_t*>(x + R * 40);
+  const int32_t* neg_half = reinterpret_cast<const int32_t*>(x + R * 44);
+  u8x64 w[8];
+  unpack<F::kBits>(weights, w);
 
-    if constexpr (F::kScheme == Scheme::kSuper16 || F::kScheme == Scheme::kSuper16Min) {
-      const f32x16 d = lanes_f16(panel, b / 8);
-      const uint8_t* sc = panel + supers * (F::kScheme == Scheme::kSuper16 ? 32 : 64) + 32 * b;
-      i32x16 s0, s1;
-      if constexpr (F::kScheme == Scheme::kSuper16) {
-        s0 = load_i8_to_i32(reinterpret_cast<const int8_t*>(sc));
-        s1 = load_i8_to_i32(reinterpret_cast<const int8_t*>(sc + 16));
-      } else {
-        s0 = load_u8_to_i32(sc);
-        s1 = load_u8_to_i32(sc + 16);
-      }
-      i32x16 d0[R], d1[R];
-      for (int r = 0; r < R; ++r) {
-        d0[r] = dot_start<F>(neg_half[2 * r]);
-        d1[r] = dot_start<F>(neg_half[2 * r + 1]);
-      }
-      for (int g = 0; g < 4; ++g)
-        for (int r = 0; r < R; ++r) {
-          d0[r] = dot<F>(d0[r], w[g], q + 32 * r + 4 * g);
-          d1[r] = dot<F>(d1[r], w[g + 4], q + 32 * r + 4 * g + 16);
-        }
-      for (int r = 0; r < R; ++r) {
-        const i32x16 total = add(mul(s0, d0[r]), mul(s1, d1[r]));
-        acc[r] = fma(to_float(total), mul(d, set1(scale[r])), acc[r]);
-      }
-      if constexpr (F::kScheme == Scheme::kSuper16Min) {
-        const f32x16 dmin = lanes_f16(panel + supers * 32, b / 8);
-        const uint8_t* mn = panel + supers * 64 + blocks * 32 + 32 * b;
-        const i32x16 m0 = load_u8_to_i32(mn), m1 = load_u8_to_i32(mn + 16);
-        for (int r = 0; r < R; ++r) {
-          const i32x16 total = add(mul(m0, set1(neg_half[2 * r])), mul(m1, set1(neg_half[2 * r + 1])));
-          acc[r] = fma(to_float(total), mul(dmin, set1(scale[r])), acc[r]);
-        }
-      }
+  if constexpr (F::kScheme == Scheme::kSuper16 || F::kScheme == Scheme::kSuper16Min) {
+    const f32x16 d = lanes_f16(super, 0);
+    const uint8_t* sc = line + 32 * kHalf;
+    i32x16 s0, s1;
+    if constexpr (F::kScheme == Scheme::kSuper16) {
+      s0 = load_i8_to_i32(reinterpret_cast<const int8_t*>(sc));
+      s1 = load_i8_to_i32(reinterpret_cast<const int8_t*>(sc + 16));
     } else {
-      f32x16 d, m;
-      if constexpr (F::kScheme == Scheme::kSuper) {
-        const uint8_t* sc = panel + supers * 64;
-        d = mul(lanes_f16(panel, b / 8), lanes_u8(sc, b));
-        m = sub(zero_f(), mul(lanes_f16(panel + supers * 32, b / 8), lanes_u8(sc + blocks * 16, b)));
-      } else {
-        d = lanes_f16(panel, b);
-        if constexpr (F::kScheme == Scheme::kScaleMin) m = lanes_f16(panel + blocks * 32, b);
-      }
-      i32x16 dots[R];
-      for (int r = 0; r < R; ++r) dots[r] = dot_start<F>(neg_sum[r]);
-      for (int g = 0; g < 8; ++g)
-        for (int r = 0; r < R; ++r) dots[r] = dot<F>(dots[r], w[g], q + 32 * r + 4 * g);
+      s0 = load_u8_to_i32(sc);
+      s1 = load_u8_to_i32(sc + 16);
+    }
+    i32x16 d0[R], d1[R];
+    for (int r = 0; r < R; ++r) {
+      d0[r] = dot_start<F>(neg_half[2 * r]);
+      d1[r] = dot_start<F>(neg_half[2 * r + 1]);
+    }
+    for (int g = 0; g < 4; ++g)
       for (int r = 0; r < R; ++r) {
-        acc[r] = fma(to_float(dots[r]), mul(d, set1(scale[r])), acc[r]);
-        if constexpr (F::kScheme != Scheme::kScale) acc[r] = fma(m, set1(scaled_sum[r]), acc[r]);
+        d0[r] = dot<F>(d0[r], w[g], q + 32 * r + 4 * g);
+        d1[r] = dot<F>(d1[r], w[g + 4], q + 32 * r + 4 * g + 16);
+      }
+    for (int r = 0; r < R; ++r) {
+      const i32x16 total = add(mul(s0, d0[r]), mul(s1, d1[r]));
+      acc[r] = fma(to_float(total), mul(d, set1(scale[r])), acc[r]);
+    }
+    if constexpr (F::kScheme == Scheme::kSuper16Min) {
+      const f32x16 dmin = lanes_f16(super, 1);
+      const i32x16 m0 = load_u8_to_i32(sc + 64), m1 = load_u8_to_i32(sc + 80);
+      for (int r = 0; r < R; ++r) {
+        const i32x16 total = add(mul(m0, set1(neg_half[2 * r])), mul(m1, set1(neg_half[2 * r + 1])));
+        acc[r] = fma(to_float(total), mul(dmin, set1(scale[r])), acc[r]);
       }
     }
+  } else {
+    f32x16 d, m;
+    if constexpr (F::kScheme == Scheme::kSuper) {
+      d = mul(lanes_f16(super, 0), lanes_u8(line, kHalf));
+      m = sub(zero_f(), mul(lanes_f16(super, 1), lanes_u8(line, 2 + kHalf)));
+    } else {
+      d = lanes_f16(line, kHalf);
+      if constexpr (F::kScheme == Scheme::kScaleMin) m = lanes_f16(line, 2 + kHalf);
+    }
+    i32x16 dots[R];
+    for (int r = 0; r < R; ++r) dots[r] = dot_start<F>(neg_sum[r]);
+    for (int g = 0; g < 8; ++g)
+      for (int r = 0; r < R; ++r) dots[r] = dot<F>(dots[r], w[g], q + 32 * r + 4 * g);
+    for (int r = 0; r < R; ++r) {
+      acc[r] = fma(to_float(dots[r]), mul(d, set1(scale[r])), acc[r]);
+      if constexpr (F::kScheme != Scheme::kScale) acc[r] = fma(m, set1(scale[R + r]), acc[r]);  // scale * sum(q)
+    }
   }
+}
+
+template <class F, int R>
+inline void panel_times_tile(const uint8_t* p, int64_t blocks, const uint8_t* x, f32x16 (&acc)[R]) {
+  constexpr int64_t kActivations = R * kActivationBytes;
+  const uint8_t* super = nullptr;
+  for (int r = 0; r < R; ++r) acc[r] = zero_f();
+  int64_t b = 0;
+  for (; b + 2 <= blocks; b += 2, x += 2 * kActivations) {
+    if (quant::has_super(F::kScheme) && b % 8 == 0) {
+      super = p;
+      p += 64;
+    }
+    const uint8_t* weights = p + quant::pair_bytes(F::kScheme);
+    add_block<F, R, 0>(super, p, weights, x, acc);
+    add_block<F, R, 1>(super, p, weights + F::kBytes, x + kActivations, acc);
+    p = weights + 2 * F::kBytes;
+  }
+  if (b < blocks) add_block<F, R, 0>(super, p, p + quant::pair_bytes(F::kScheme), x, acc);
 }
 
 // Adds the bias and writes 16 outputs (fewer at the end of the matrix).
@@ -223,7 +235,19 @@ inline void float_tile(const LinearArgs& a, const PackedWeight& w, int64_t panel
 template <Format F> void float_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel) {
   int64_t row = 0;
   for (; row + kFloatTileRows <= a.rows; row += kFloatTileRows) float_tile<F, kFloatTileRows>(a, w, panel, row);
-  for (; row < a.rows; ++row) float_tile<F, 1>(a, w, panel, row);
+  switch (a.rows - row) {
+    case 0: break;
+    case 1: float_tile<F, 1>(a, w, panel, row); break;
+#define PELLUCID_CASE(n) \
+  case n:                \
+    if constexpr (n < kFloatTileRows) float_tile<F, n < kFloatTileRows ? n : 1>(a, w, panel, row); \
+    break;
+    PELLUCID_CASE(2)
+    PELLUCID_CASE(3)
+    PELLUCID_CASE(4)
+    PELLUCID_CASE(5)
+#undef PELLUCID_CASE
+  }
 }
 
 void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {

@@ -100,78 +100,77 @@ void values(const BlockQ3_K& x, int sub, bool, uint8_t* out) {
     out[i] = static_cast<uint8_t>(((x.qs[32 * (sub / 4) + i] >> (2 * (sub % 4))) & 3) | ((x.hmask[i] >> sub) & 1) << 2);
 }
 
-// One row's scales, written to its lane of the header.
-struct Header {
-  uint8_t* base;
-  int64_t blocks, lane;
+void put_f16(uint8_t* line, int index, int lane, uint16_t x) { std::memcpy(line + index * 32 + lane * 2, &x, 2); }
+void put_u8(uint8_t* line, int index, int lane, uint8_t x) { line[index * 16 + lane] = x; }
 
-  void f16(int64_t at, int64_t index, uint16_t x) const { std::memcpy(base + at + index * 32 + lane * 2, &x, 2); }
-  void u8(int64_t at, int64_t index, uint8_t x) const { base[at + index * 16 + lane] = x; }
-  int64_t supers() const { return (blocks + 7) / 8; }
-};
-
-void scales(const BlockQ4_0& x, int64_t b, const Header& h) { h.f16(0, b, x.d); }
-void scales(const BlockQ5_0& x, int64_t b, const Header& h) { h.f16(0, b, x.d); }
-void scales(const BlockQ8_0& x, int64_t b, const Header& h) { h.f16(0, b, x.d); }
-template <class B> void scale_and_min(const B& x, int64_t b, const Header& h) {
-  h.f16(0, b, x.d);
-  h.f16(h.blocks * 32, b, x.m);
+// One row's scales of a super-block (first line) and of one of its pairs (0 .. 3).
+template <class B> void super_scales(const B& x, int lane, uint8_t* line) {
+  put_f16(line, 0, lane, x.d);
+  if constexpr (requires { x.dmin; }) put_f16(line, 1, lane, x.dmin);
 }
-void scales(const BlockQ4_1& x, int64_t b, const Header& h) { scale_and_min(x, b, h); }
-void scales(const BlockQ5_1& x, int64_t b, const Header& h) { scale_and_min(x, b, h); }
-template <class B> void super_scales(const B& x, int64_t s, const Header& h) {
-  uint8_t sc[8], mn[8];
-  unpack_scales(x.scales, sc, mn);
-  h.f16(0, s, x.d);
-  h.f16(h.supers() * 32, s, x.dmin);
-  const int64_t at = h.supers() * 64;
-  for (int i = 0; i < 8; ++i) {
-    h.u8(at, 8 * s + i, sc[i]);
-    h.u8(at + h.blocks * 16, 8 * s + i, mn[i]);
+template <class B> void pair_of_scales_and_mins(const B& x, int pair, int lane, uint8_t* line) {
+  uint8_t scales[8], mins[8];
+  unpack_scales(x.scales, scales, mins);
+  for (int i = 0; i < 2; ++i) {
+    put_u8(line, i, lane, scales[2 * pair + i]);
+    put_u8(line, 2 + i, lane, mins[2 * pair + i]);
   }
 }
-void scales(const BlockQ4_K& x, int64_t s, const Header& h) { super_scales(x, s, h); }
-void scales(const BlockQ5_K& x, int64_t s, const Header& h) { super_scales(x, s, h); }
-void scales(const BlockQ6_K& x, int64_t s, const Header& h) {
-  h.f16(0, s, x.d);
-  for (int i = 0; i < 16; ++i) h.u8(h.supers() * 32, 16 * s + i, static_cast<uint8_t>(x.scales[i]));
+void pair_scales(const BlockQ4_K& x, int pair, int lane, uint8_t* line) { pair_of_scales_and_mins(x, pair, lane, line); }
+void pair_scales(const BlockQ5_K& x, int pair, int lane, uint8_t* line) { pair_of_scales_and_mins(x, pair, lane, line); }
+void pair_scales(const BlockQ6_K& x, int pair, int lane, uint8_t* line) {
+  for (int i = 0; i < 4; ++i) put_u8(line, i, lane, static_cast<uint8_t>(x.scales[4 * pair + i]));
 }
-void scales(const BlockQ3_K& x, int64_t s, const Header& h) {
-  int8_t sc[16];
-  unpack_scales_q3(x.scales, sc);
-  h.f16(0, s, x.d);
-  for (int i = 0; i < 16; ++i) h.u8(h.supers() * 32, 16 * s + i, static_cast<uint8_t>(sc[i]));
+void pair_scales(const BlockQ3_K& x, int pair, int lane, uint8_t* line) {
+  int8_t scales[16];
+  unpack_scales_q3(x.scales, scales);
+  for (int i = 0; i < 4; ++i) put_u8(line, i, lane, static_cast<uint8_t>(scales[4 * pair + i]));
 }
-void scales(const BlockQ2_K& x, int64_t s, const Header& h) {
-  h.f16(0, s, x.d);
-  h.f16(h.supers() * 32, s, x.dmin);
-  const int64_t at = h.supers() * 64;
-  for (int i = 0; i < 16; ++i) {
-    h.u8(at, 16 * s + i, x.scales[i] & 15);
-    h.u8(at + h.blocks * 32, 16 * s + i, x.scales[i] >> 4);
+void pair_scales(const BlockQ2_K& x, int pair, int lane, uint8_t* line) {
+  for (int i = 0; i < 4; ++i) {
+    put_u8(line, i, lane, x.scales[4 * pair + i] & 15);
+    put_u8(line, 4 + i, lane, x.scales[4 * pair + i] >> 4);
   }
+}
+// The same for formats of blocks of 32: the scales of block `half` (0 or 1) of the pair.
+template <class B> void block_scales(const B& x, int half, int lane, uint8_t* line) {
+  put_f16(line, half, lane, x.d);
+  if constexpr (requires { x.m; }) put_f16(line, 2 + half, lane, x.m);
 }
 
 template <class B, int kValues>
 void pack_quantised(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, bool wide_is_signed,
-                    uint8_t* panel) {
+                    uint8_t* out) {
+  constexpr int64_t kBlocksEach = kValues / kBlock;  // blocks of 32 in a block of the file
   const PackedLayout layout = packed_layout(format);
   const int64_t blocks = inputs / kBlock, row_bytes = inputs / kValues * static_cast<int64_t>(sizeof(B));
-  const int64_t header = header_bytes(layout.scheme, blocks);
   const int live = static_cast<int>(std::min<int64_t>(kLanes, rows - first));
-  std::memset(panel, 0, static_cast<size_t>(header));
-  for (int r = 0; r < live; ++r) {
-    const B* row = reinterpret_cast<const B*>(src + (first + r) * row_bytes);
-    for (int64_t i = 0; i < inputs / kValues; ++i) scales(row[i], i, Header{panel, blocks, r});
-  }
-  uint8_t* out = panel + header;
+  auto block_of = [&](int r, int64_t b) -> const B& {
+    return reinterpret_cast<const B*>(src + (first + r) * row_bytes)[b / kBlocksEach];
+  };
   Rows q = {};
   Groups t;
   for (int64_t b = 0; b < blocks; ++b) {
-    for (int r = 0; r < live; ++r) {
-      const B* row = reinterpret_cast<const B*>(src + (first + r) * row_bytes);
-      values(row[b * kBlock / kValues], static_cast<int>(b % (kValues / kBlock)), wide_is_signed, q[r]);
+    if constexpr (kValues == kSuperBlock) {
+      if (b % 8 == 0) {
+        std::memset(out, 0, 64);
+        for (int r = 0; r < live; ++r) super_scales(block_of(r, b), r, out);
+        out += 64;
+      }
     }
+    if (b % 2 == 0) {
+      std::memset(out, 0, static_cast<size_t>(pair_bytes(layout.scheme)));
+      for (int r = 0; r < live; ++r) {
+        if constexpr (kValues == kSuperBlock) {
+          pair_scales(block_of(r, b), static_cast<int>(b % 8 / 2), r, out);
+        } else {
+          block_scales(block_of(r, b), 0, r, out);
+          if (b + 1 < blocks) block_scales(block_of(r, b + 1), 1, r, out);
+        }
+      }
+      out += pair_bytes(layout.scheme);
+    }
+    for (int r = 0; r < live; ++r) values(block_of(r, b), static_cast<int>(b % kBlocksEach), wide_is_signed, q[r]);
     to_groups(q, t);
     out = write_planes(layout.bits, t, out);
   }

@@ -1,8 +1,13 @@
 // How weights lie in memory for the kernels: panels of 16 output rows, the rows in the vector lanes.
 //
-// A quantised panel is a header with all its scales (16 lanes each), then for each block of 32 inputs the
-// quantised values in their own bits. The block's values form eight groups of 4 inputs; group g of lane r is the
-// four bytes at 4 r of a 64-byte vector T[g]. Stored planes, 64 bytes each:
+// A quantised panel is read from its first byte to its last, in order, for the sake of the memory's prefetchers
+// (scales gathered in a header before the values halved the speed). It consists of pairs of blocks of 32 inputs:
+//   [a line of super-block scales, before every fourth pair, for 256-value formats]
+//   one or two lines of scales for the pair, then the values of the first block, then those of the second.
+// A line is 64 bytes. An odd number of blocks ends with half a pair: its lines of scales, one block.
+//
+// A block's values form eight groups of 4 inputs; group g of row r is the four bytes at 4 r of a 64-byte vector T[g].
+// Stored planes, 64 bytes each:
 //   8 bits: T[0..7]
 //   4 bits: T[j] | T[j + 4] << 4                       for j = 0..3
 //   2 bits: T[4p] | T[4p+1] << 2 | T[4p+2] << 4 | ...  for p = 0, 1
@@ -21,14 +26,14 @@ namespace pellucid::quant {
 inline constexpr int kLanes = 16;       // rows of a quantised panel
 inline constexpr int kFloatRows = 32;   // rows of a float panel
 
-// What the header of a panel holds. 16 lanes each; f16 unless said.
+// The scales of a pair of blocks, each for 16 rows; f16 unless said.
 enum class Scheme {
-  kFloat,      // no header
-  kScale,      // d for each block of 32
-  kScaleMin,   // d, then m for each block of 32
-  kSuper,      // d, dmin for each 256; u8 scale, u8 min for each 32
-  kSuper16,    // d for each 256; two i8 scales for each 32
-  kSuper16Min  // d, dmin for each 256; two u8 scales, two u8 mins for each 32
+  kFloat,      // none
+  kScale,      // d[2]
+  kScaleMin,   // d[2], m[2]
+  kSuper,      // d, dmin of the super-block; u8 scale[2], u8 min[2]
+  kSuper16,    // d of the super-block; i8 scale[2][2] (of each half of a block)
+  kSuper16Min  // d, dmin of the super-block; u8 scale[2][2], u8 min[2][2]
 };
 
 struct PackedLayout {
@@ -54,19 +59,10 @@ constexpr PackedLayout packed_layout(Format format) {
   }
 }
 
-// Bytes of the panel's header, padded to 64; num_blocks of 32 inputs.
-constexpr int64_t header_bytes(Scheme scheme, int64_t num_blocks) {
-  const int64_t supers = (num_blocks + 7) / 8;
-  int64_t bytes = 0;
-  switch (scheme) {
-    case Scheme::kFloat: break;
-    case Scheme::kScale: bytes = num_blocks * 32; break;
-    case Scheme::kScaleMin: bytes = num_blocks * 64; break;
-    case Scheme::kSuper: bytes = supers * 64 + num_blocks * 32; break;
-    case Scheme::kSuper16: bytes = supers * 32 + num_blocks * 32; break;
-    case Scheme::kSuper16Min: bytes = supers * 64 + num_blocks * 64; break;
-  }
-  return (bytes + 63) / 64 * 64;
+constexpr bool has_super(Scheme scheme) { return scheme >= Scheme::kSuper; }
+// Bytes of the scales of a pair of blocks.
+constexpr int64_t pair_bytes(Scheme scheme) {
+  return scheme == Scheme::kFloat ? 0 : scheme == Scheme::kScaleMin || scheme == Scheme::kSuper16Min ? 128 : 64;
 }
 
 constexpr int panel_rows(Format format) {
@@ -77,7 +73,8 @@ constexpr int64_t panel_bytes(Format format, int64_t inputs) {
   const PackedLayout layout = packed_layout(format);
   if (layout.scheme == Scheme::kFloat) return (inputs * kFloatRows * layout.bits / 8 + 63) / 64 * 64;
   const int64_t blocks = inputs / kBlock;
-  return header_bytes(layout.scheme, blocks) + blocks * 64 * layout.bits;
+  const int64_t supers = has_super(layout.scheme) ? (blocks + 7) / 8 : 0;
+  return supers * 64 + (blocks + 1) / 2 * pair_bytes(layout.scheme) + blocks * 64 * layout.bits;
 }
 
 // Packs rows [first, first + panel_rows) of a matrix of `rows` x `inputs` values whose file bytes are `src`

@@ -13,7 +13,7 @@ constexpr uint32_t kMultiply0 = 0xD2511F53u, kMultiply1 = 0xCD9E8D57u;  // the p
 constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
 constexpr int kBlocks = kRun / 4;  // Philox blocks of one run of ids
 constexpr double kLog2 = 0x1.62e42fefa39efp-1;
-constexpr double kLargestNoise = 22.9;  // r = 2^32 - 1 gives 22.874
+constexpr double kLargestNoise = 22.9;  // r = 2^32 - 1 gives 22.874: what needs more can be skipped
 
 double gumbel_of(uint32_t r) {
   const double u = (static_cast<double>(r) + 0.5) * 0x1p-32;
@@ -30,40 +30,51 @@ struct Bounds {
 };
 constexpr Bounds kBounds;
 
-// The words of kBlocks consecutive blocks of ids from `first_block` on: words[4 * block + word].
-PELLUCID_WIDE void noise_words(const NoiseKey& key, uint32_t first_block, uint32_t* words) {
-  uint32_t a[kBlocks], b[kBlocks], c[kBlocks], d[kBlocks];
-  for (int i = 0; i < kBlocks; ++i) a[i] = first_block + i, b[i] = key.position, c[i] = key.sample, d[i] = key.stream;
-  uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
+// One Philox4x32-10 block.
+struct Words {
+  uint32_t a, b, c, d;
+};
+[[gnu::always_inline]] inline Words philox_block(Words x, uint32_t k0, uint32_t k1) {
+#pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
-    for (int i = 0; i < kBlocks; ++i) {
-      const uint64_t p = static_cast<uint64_t>(kMultiply0) * a[i], q = static_cast<uint64_t>(kMultiply1) * c[i];
-      const uint32_t new_a = static_cast<uint32_t>(q >> 32) ^ b[i] ^ k0;
-      const uint32_t new_c = static_cast<uint32_t>(p >> 32) ^ d[i] ^ k1;
-      b[i] = static_cast<uint32_t>(q);
-      d[i] = static_cast<uint32_t>(p);
-      a[i] = new_a;
-      c[i] = new_c;
-    }
+    const uint64_t p = static_cast<uint64_t>(kMultiply0) * x.a, q = static_cast<uint64_t>(kMultiply1) * x.c;
+    x = {static_cast<uint32_t>(q >> 32) ^ x.b ^ k0, static_cast<uint32_t>(q),
+         static_cast<uint32_t>(p >> 32) ^ x.d ^ k1, static_cast<uint32_t>(p)};
     k0 += kWeyl0;
     k1 += kWeyl1;
   }
-  for (int i = 0; i < kBlocks; ++i)
-    words[4 * i] = a[i], words[4 * i + 1] = b[i], words[4 * i + 2] = c[i], words[4 * i + 3] = d[i];
+  return x;
+}
+
+// The words of kBlocks consecutive blocks of ids from `first_block` on: words[word * kBlocks + block]. -> the largest.
+PELLUCID_WIDE uint32_t noise_words(const NoiseKey& key, uint32_t first_block, uint32_t* __restrict words) {
+  const uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
+  const uint32_t position = key.position, sample = key.sample, stream = key.stream;
+  for (int i = 0; i < kBlocks; ++i) {
+    const Words x = philox_block({first_block + i, position, sample, stream}, k0, k1);
+    words[i] = x.a;
+    words[kBlocks + i] = x.b;
+    words[2 * kBlocks + i] = x.c;
+    words[3 * kBlocks + i] = x.d;
+  }
+  uint32_t largest = 0;
+  for (int i = 0; i < kRun; ++i) largest = words[i] > largest ? words[i] : largest;
+  return largest;
+}
+
+// No r below this has noise of `least` or more: G <= -log(1 - u) and 1 - u > ~r 2^-32, so ~r < exp(-least) 2^32. (One
+// more is let through, for the rounding.) least <= kLargestNoise.
+uint32_t least_word(double least) {
+  if (least <= 0.0) return 0;
+  const double bound = exp_negative(-least) * 0x1p32 + 1.0;
+  return bound < 0x1p32 ? ~static_cast<uint32_t>(bound) : 0;
 }
 
 }  // namespace
 
 void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
-  uint32_t a = counter[0], b = counter[1], c = counter[2], d = counter[3], k0 = key[0], k1 = key[1];
-  for (int round = 0; round < 10; ++round, k0 += kWeyl0, k1 += kWeyl1) {
-    const uint64_t p = static_cast<uint64_t>(kMultiply0) * a, q = static_cast<uint64_t>(kMultiply1) * c;
-    a = static_cast<uint32_t>(q >> 32) ^ b ^ k0;
-    b = static_cast<uint32_t>(q);
-    c = static_cast<uint32_t>(p >> 32) ^ d ^ k1;
-    d = static_cast<uint32_t>(p);
-  }
-  out[0] = a, out[1] = b, out[2] = c, out[3] = d;
+  const Words x = philox_block({counter[0], counter[1], counter[2], counter[3]}, key[0], key[1]);
+  out[0] = x.a, out[1] = x.b, out[2] = x.c, out[3] = x.d;
 }
 
 void gumbel(const NoiseKey& key, const int32_t* ids, int64_t num_ids, double* out) {
@@ -88,13 +99,15 @@ int64_t gumbel_argmax(const float* x, int64_t n, const NoiseKey& key) {
   double best_score = static_cast<double>(r.all.value) + noise;
   uint32_t words[kRun];
   for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
-    if (static_cast<double>(r.maxima[i]) + kLargestNoise < best_score) continue;
-    noise_words(key, static_cast<uint32_t>(i * kBlocks), words);
+    const double needed = best_score - static_cast<double>(r.maxima[i]);
+    if (needed > kLargestNoise) continue;
+    if (noise_words(key, static_cast<uint32_t>(i * kBlocks), words) < least_word(needed)) continue;
     const int64_t start = i * kRun, count = std::min(n - start, kRun);
     for (int64_t j = 0; j < count; ++j) {
       const double z = x[start + j];
-      if (z + kBounds.of_width[std::bit_width(~words[j])] < best_score) continue;
-      const double score = z + gumbel_of(words[j]);
+      const uint32_t word = words[(j & 3) * kBlocks + (j >> 2)];
+      if (z + kBounds.of_width[std::bit_width(~word)] < best_score) continue;
+      const double score = z + gumbel_of(word);
       if (score > best_score || (score == best_score && start + j < best)) best_score = score, best = start + j;
     }
   }

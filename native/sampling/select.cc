@@ -58,13 +58,14 @@ PELLUCID_WIDE void weigh(const float* run, double top, uint64_t* weights, int32_
   }
 }
 
-// Calls use(first id, count, weights, buckets) for each run that can hold a weight, in order.
-void for_each_run(const float* x, int64_t n, const Runs& r, auto use) {
+// Calls use(first id, count, weights, buckets) for each run whose largest logit is no further than `distance` below
+// the top, in order.
+void for_each_run(const float* x, int64_t n, const Runs& r, double distance, auto use) {
   uint64_t weights[kRun];
   int32_t buckets[kRun];
   float padded[kRun];
   for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
-    if (r.maxima[i] - static_cast<double>(r.all.value) < kLeastWeight) continue;
+    if (static_cast<double>(r.all.value) - r.maxima[i] > distance) continue;
     const int64_t start = i * kRun, count = std::min(n - start, kRun);
     const float* run = x + start;
     if (count < kRun) {
@@ -103,7 +104,7 @@ void keep_top_p(float* x, int64_t n, double p) {
   const Runs r = runs(x, n);
   if (r.all.id < 0 || p >= 1.0) return;
   std::vector<uint64_t> sums(kBuckets);
-  for_each_run(x, n, r, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
+  for_each_run(x, n, r, -kLeastWeight, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
     for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j];
   });
   uint64_t total = 0;
@@ -118,10 +119,13 @@ void keep_top_p(float* x, int64_t n, double p) {
     uint64_t key, weight;
   };
   std::vector<Item> edge;
-  for_each_run(x, n, r, [&](int64_t start, int64_t count, const uint64_t* weights, const int32_t* buckets) {
+  const double edge_distance = std::min(-kLeastWeight, (edge_bucket + 1.0) / kBucketsPerUnit);
+  const auto collect = [&](int64_t start, int64_t count, const uint64_t* weights, const int32_t* buckets) {
     for (int64_t j = 0; j < count; ++j)
-      if (buckets[j] == edge_bucket && weights[j] > 0) edge.push_back({order_key(x[start + j], start + j), weights[j]});
-  });
+      if (buckets[j] == edge_bucket && weights[j] > 0)
+        edge.push_back({order_key(x[start + j], start + j), weights[j]});
+  };
+  for_each_run(x, n, r, edge_distance, collect);
   const auto by_key = [](const Item& a, const Item& b) { return a.key < b.key; };
   if (!std::is_sorted(edge.begin(), edge.end(), by_key)) std::sort(edge.begin(), edge.end(), by_key);
   size_t last = 0;

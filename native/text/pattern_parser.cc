@@ -62,8 +62,8 @@ class PatternParser {
         node.negative = source_[pos_ - 1] == '!';
       } else if (take("?i:")) {
         ignore_case_ = true;
-      } else {
-        take("?:");
+      } else if (!take("?:") && peek() == '?') {
+        fail("unknown group");
       }
       node.alternatives = alternatives();
       expect(")");

@@ -64,7 +64,12 @@ bool is_space(uint32_t c) {
          c == 0x202F || c == 0x205F || c == 0x3000;
 }
 
-bool is_word(uint32_t c) { return (kLetter | kMark | bit(Nd) | bit(Pc)) >> category(c) & 1; }
+bool is_word(uint32_t c) {
+  if ((kLetter | kMark | bit(Nd) | bit(Nl) | bit(Pc)) >> category(c) & 1) return true;
+  if (c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0xBC && c <= 0xBE)) return true;  // Latin-1's small numbers
+  return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+         (c >= 0x1F170 && c <= 0x1F189);  // letters in circles and squares
+}
 
 uint32_t next_code_point(std::string_view text, size_t& pos) {
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };

@@ -23,7 +23,7 @@ constexpr uint32_t kSymbol = bit(Sm) | bit(Sc) | bit(Sk) | bit(So);
 Category category(uint32_t code_point);
 bool is_han(uint32_t code_point);
 bool is_space(uint32_t code_point);  // White_Space
-bool is_word(uint32_t code_point);   // \w: letter, mark, decimal digit, connector
+bool is_word(uint32_t code_point);   // \w, as `tokenizers` has it: alphabetic, mark, digit, connector
 
 // Bytes of the UTF-8 character that this byte starts (1 for a byte that starts none).
 constexpr uint32_t utf8_length(unsigned char lead) {

@@ -167,10 +167,14 @@ def test_samples_of_one_request_share_its_prompt(folder, name):
 
 @pytest.mark.slow
 def test_one_hash_on_a_real_model():
-    """SmolLM2-135M-Instruct, the whole grid; PELLUCID_TEST_MODEL names its file."""
+    """SmolLM2-135M-Instruct (PELLUCID_TEST_MODEL names its file): each axis in full, and random settings."""
     path = os.environ.get("PELLUCID_TEST_MODEL")
     if path is None or not Path(path).exists():
         pytest.skip("PELLUCID_TEST_MODEL does not name a model file")
     checkpoint = open_checkpoint(path)
-    prompt = np.random.default_rng(9).integers(0, 20000, 150).tolist()
-    check_grid(checkpoint, prompt, GRID)
+    rng = np.random.default_rng(9)
+    prompt = rng.integers(0, 20000, 150).tolist()
+    cover = [(BATCHES[i], CHUNKS[i], THREADS[i % 2], HITS[i]) for i in range(4)]
+    sample = [GRID[index] for index in rng.choice(len(GRID), 12, replace=False)]
+    hits = check_grid(checkpoint, prompt, cover + sample)
+    assert len(hits) >= 4, f"expected hits of several lengths, had {hits}"

@@ -17,7 +17,7 @@ class Recorder:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self.seen: dict[tuple[int, ...], bytes] = {}  # tokens up to a row -> its logits' bytes
+        self.seen: dict[tuple[int, ...], bytes] = {}  # tokens up to a row -> the hash of its logits
         self.conflicts: list[tuple[int, ...]] = []
         self.num_rows = 0
         self.largest_batch = 0  # sequences in one pass
@@ -51,7 +51,7 @@ class Recorder:
         self.num_rows += rows
         self.largest_batch = max(self.largest_batch, len(batch.block_tables))
         for row in range(rows):
-            self._note(self._context(batch, row), everything[row].tobytes())
+            self._note(self._context(batch, row), hashlib.sha256(everything[row]).digest())
         return everything[batch.logit_rows]
 
     def _context(self, batch: Any, row: int) -> tuple[int, ...]:
@@ -61,8 +61,8 @@ class Recorder:
             self._token_at[table[p // self._block] * self._block + p % self._block] for p in positions
         )
 
-    def _note(self, context: tuple[int, ...], logits: bytes) -> None:
-        if self.seen.setdefault(context, logits) != logits:
+    def _note(self, context: tuple[int, ...], digest: bytes) -> None:
+        if self.seen.setdefault(context, digest) != digest:
             self.conflicts.append(context)
 
     def digest(self, ids: list[int]) -> str:

@@ -15,9 +15,9 @@ _CONTROLS = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0
 _CONTROLS |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 
 
-def is_terminal(stream: IO[Any]) -> bool:
+def is_terminal(stream: IO[Any] | None) -> bool:
     try:
-        return stream.isatty()
+        return stream is not None and stream.isatty()
     except ValueError:  # closed
         return False
 
@@ -75,6 +75,8 @@ def read_text(file: str | None, argument: str | None) -> str | None:
             raise UsageError(f"{file}: {error.strerror or error}") from None
     elif argument is not None and argument != "-":
         return argument
+    elif sys.stdin is None:  # started without one
+        return None
     elif argument == "-" or file == "-" or not is_terminal(sys.stdin):
         data, name = sys.stdin.buffer.read(), "stdin"
     else:

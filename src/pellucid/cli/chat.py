@@ -74,10 +74,12 @@ def _loop(chat: Conversation, reader: _lines.LineReader) -> None:
             return
         try:
             chat.turn(line)
-        except PellucidError as error:
+        except (PellucidError, KeyboardInterrupt) as error:
             if not reader.interactive:
                 raise
-            click.echo(f"pellucid: error: {error}", err=True)
+            click.echo(
+                f"pellucid: error: {error}" if isinstance(error, PellucidError) else "(stopped)", err=True
+            )
 
 
 class Conversation:

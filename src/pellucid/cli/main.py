@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,6 +47,12 @@ class Commands(click.Group):
             raise RuntimeError(f"cli/{name}.py: `command` is no click command")
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderGone from None  # click's own handling would exit with 1
+
     def main(  # type: ignore[override]  # it always exits, so `standalone_mode` is not offered
         self,
         args: Sequence[str] | None = None,
@@ -56,14 +63,25 @@ class Commands(click.Group):
         """Run one command and exit: every error is one line on stderr and an exit code."""
         extra.pop("standalone_mode", None)
         try:
-            status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+            with warnings.catch_warnings():
+                warnings.showwarning = _warn
+                status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
             sys.stdout.flush()
-        except BrokenPipeError:
+        except (BrokenPipeError, _ReaderGone):
             _silence(sys.stdout)
             sys.exit(141)
         except BaseException as error:
             sys.exit(_report(error))
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
+    """A warning in one line, without the place in our source."""
+    click.echo(f"pellucid: warning: {' '.join(str(message).split())}", err=True)
+
+
+class _ReaderGone(Exception):
+    """Whoever read our stdout has left, as in `pellucid ... | head`."""
 
 
 def _report(error: BaseException) -> int:

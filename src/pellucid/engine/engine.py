@@ -8,17 +8,17 @@ Not thread-safe: one thread calls it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
-from pellucid.decoding.base import DecodingStrategy, strategies
 from pellucid.engine.batch import BatchBuilder
 from pellucid.engine.blocks import BlockPool
+from pellucid.engine.limits import Limits
+from pellucid.engine.live import LiveRequest, failure
 from pellucid.engine.request import Request, TokenEvent, as_token_ids
 from pellucid.engine.scheduler import Plan, Scheduler
 from pellucid.engine.sequence import Sequence
-from pellucid.errors import ContextOverflowError, UsageError
+from pellucid.errors import UsageError
 from pellucid.models.base import Model
 from pellucid.ops.base import Ops
 from pellucid.sampling.sampler import Choice
@@ -27,27 +27,14 @@ from pellucid.types import Float32, Int32
 __all__ = ["Engine", "Request", "TokenEvent"]
 
 
-@dataclass(eq=False)
-class _Live:
-    """A request that has not ended. sequences: of the samples that still run or wait."""
-
-    request: Request
-    strategy: DecodingStrategy
-    sequences: list[Sequence]
-    max_tokens: int
-    eos_ids: frozenset[int]
-    stop_token_ids: frozenset[int]
-    forked: bool
-
-
 class Engine:
     """num_blocks blocks of block_size positions hold the keys and values of all sequences, as kv_format "f32"
     or "f16". A pass computes at most prefill_chunk rows of sequences that are catching up, and one row (and
     its drafts) of every other, of at most max_sequences sequences at once; more requests wait, first come
     first served.
 
-    context_length: the longest sequence, prompt and output: the model's, or what the blocks hold if that is
-    less.
+    context_length: the longest sequence, prompt and output. None: the model's, or what the blocks hold if
+    that is less. UsageError if it is more than either.
     """
 
     def __init__(
@@ -70,9 +57,10 @@ class Engine:
         self.model = model
         self.pool = BlockPool(num_blocks, block_size, prefix_caching=prefix_caching)
         self.cache = ops.kv_cache(model.layers, num_blocks, block_size, kv_format)
-        self.context_length = min(
-            context_length or model.context_length, model.context_length, num_blocks * block_size
+        self.limits = Limits.of(
+            model.vocabulary_size, model.context_length, num_blocks, block_size, context_length
         )
+        self.context_length = self.limits.context_length
         self.scheduler = Scheduler(self.pool, prefill_chunk=prefill_chunk, max_sequences=max_sequences)
         self._builder = BatchBuilder(
             prefill_chunk + max_sequences,
@@ -80,7 +68,7 @@ class Engine:
             self.pool.blocks_for(self.context_length),
             block_size,
         )
-        self._live: dict[Hashable, _Live] = {}
+        self._live: dict[Hashable, LiveRequest] = {}
         self._num_proposing = 0
 
     # --- requests ---------------------------------------------------------------------------------------
@@ -93,29 +81,11 @@ class Engine:
         ContextOverflowError if the prompt, or the prompt and max_tokens, exceed the context."""
         if request.request_id in self._live:
             raise UsageError(f"request id {request.request_id!r} is in use; give each request its own")
-        params = request.params
-        self._check_tokens(request.prompt_ids)
-        params.check_vocabulary(self.model.vocabulary_size)
-        self._check_length(len(request.prompt_ids), params.max_tokens)
-        eos_ids = frozenset() if params.ignore_eos else request.stop_ids
-        stop_ids: Int32 = np.array(sorted(eos_ids.union(params.stop_token_ids)), np.int32)
-        if len(stop_ids) and stop_ids[-1] >= self.model.vocabulary_size:
-            raise UsageError(
-                f"stop id {stop_ids[-1]} is not in the vocabulary (0 to {self.model.vocabulary_size - 1})"
-            )
-        strategy = strategies[request.strategy](params, request.seed)
-        sequence = Sequence(request.prompt_ids, request_id=request.request_id, stop_ids=stop_ids)
-        self._live[request.request_id] = _Live(
-            request,
-            strategy,
-            [sequence],
-            params.max_tokens if params.max_tokens is not None else self.context_length,
-            eos_ids,
-            frozenset(params.stop_token_ids),
-            forked=params.n == 1,
-        )
-        self._num_proposing += strategy.proposes
-        self.scheduler.add(sequence)
+        self.limits.check_request(request)
+        live = LiveRequest.of(request, self.context_length)
+        self._live[request.request_id] = live
+        self._num_proposing += live.strategy.proposes
+        self.scheduler.add(live.sequences[0])
 
     def finish(self, request_id: Hashable, sample_index: int, reason: str = "stop") -> bool:
         """Ends one sample from outside, as for a stop string found in its text; no event follows, so `reason`
@@ -179,19 +149,11 @@ class Engine:
         """Asks for drafts where the next pass begins at the last token."""
         for sequence in self.scheduler.running.copy():
             live = self._live.get(sequence.request_id)
-            if live is None or sequence not in live.sequences or not live.strategy.proposes:
-                continue
-            room = min(self.context_length, sequence.num_prompt + live.max_tokens) - sequence.num_tokens - 1
-            if sequence.num_behind > 1 or not live.forked or room <= 0:
-                sequence.drafts = []
+            if live is None or not live.strategy.proposes:
                 continue
             try:
-                drafts = live.strategy.propose(sequence)[:room]
-                vocabulary = self.model.vocabulary_size
-                if not all(0 <= token < vocabulary for token in drafts):
-                    raise UsageError(f"a strategy proposed {drafts}, which are not all in the vocabulary")
-                sequence.draft(drafts)
-            except Exception as error:  # a strategy may be anybody's code
+                sequence.draft(live.drafts(sequence, self.model.vocabulary_size))
+            except Exception as error:  # a strategy may be anybody's code: an error ends its request alone
                 self._fail(live, error, events)
 
     def _advance(self, sequence: Sequence, logits: Float32, events: list[TokenEvent]) -> None:
@@ -206,13 +168,13 @@ class Engine:
         for sample in samples:
             drafts, sample.drafts = sample.drafts, []
             try:
-                choices = _chosen(live.strategy, sample, drafts, logits)
+                choices = live.choices(sample, drafts, logits)
             except Exception as error:  # processors may be anybody's code: an error ends this request alone
                 self._fail(live, error, events)
                 return
             self._append(live, sample, choices, events)
 
-    def _fork(self, live: _Live, parent: Sequence) -> list[Sequence]:
+    def _fork(self, live: LiveRequest, parent: Sequence) -> list[Sequence]:
         """The other samples of a request, once its prompt is computed."""
         children = [parent.fork(i) for i in range(1, live.request.params.n)]
         for child in children:
@@ -223,63 +185,23 @@ class Engine:
         return children
 
     def _append(
-        self, live: _Live, sequence: Sequence, choices: list[Choice], events: list[TokenEvent]
+        self, live: LiveRequest, sequence: Sequence, choices: list[Choice], events: list[TokenEvent]
     ) -> None:
         """Appends the choices; all before the last are drafts, whose keys and values are computed already."""
         for i, (token, logprobs) in enumerate(choices):
             sequence.num_computed += i > 0
-            position = sequence.num_tokens
-            sequence.append(token)
-            reason = self._finish_reason(live, sequence, token)
-            events.append(
-                TokenEvent(
-                    sequence.request_id,
-                    sequence.sample_index,
-                    token,
-                    position,
-                    logprobs,
-                    reason,
-                    sequence.num_rows,
-                    sequence.num_reused or 0,
-                    token if reason == "stop" else None,
-                )
-            )
-            if reason is not None:
+            event = live.append(sequence, token, logprobs)
+            events.append(event)
+            if event.finish_reason is not None:
                 self._end(sequence)
                 return
         if len(choices) > 1:
             self.pool.commit(sequence)
 
-    def _finish_reason(self, live: _Live, sequence: Sequence, token: int) -> str | None:
-        if token in live.eos_ids:
-            return "eos"
-        if token in live.stop_token_ids:
-            return "stop"
-        if sequence.num_generated >= live.max_tokens:
-            return "length"
-        if sequence.num_tokens >= self.context_length:
-            return "context"
-        return None
-
-    def _fail(self, live: _Live, error: Exception, events: list[TokenEvent]) -> None:
-        message = f"{type(error).__name__}: {error}"
-        for s in list(live.sequences):
-            reused = s.num_reused or 0
-            events.append(
-                TokenEvent(
-                    s.request_id,
-                    s.sample_index,
-                    None,
-                    s.num_tokens,
-                    None,
-                    "error",
-                    s.num_rows,
-                    reused,
-                    None,
-                    message,
-                )
-            )
-            self._end(s)
+    def _fail(self, live: LiveRequest, error: Exception, events: list[TokenEvent]) -> None:
+        for sequence in list(live.sequences):
+            events.append(failure(sequence, error))
+            self._end(sequence)
 
     # --- scoring ----------------------------------------------------------------------------------------
     def logits(self, token_ids: Iterable[int] | Int32) -> Float32:
@@ -290,12 +212,7 @@ class Engine:
         unaffected. ContextOverflowError if there are more tokens than the context holds.
         """
         ids = as_token_ids(token_ids)
-        self._check_tokens(ids)
-        if len(ids) > self.context_length:
-            excess = len(ids) - self.context_length
-            raise ContextOverflowError(
-                f"{len(ids)} tokens exceed {self._context()} by {excess}; shorten them"
-            )
+        self.limits.check_score(ids)
         sequence = Sequence(ids)
         out: Float32 = np.empty((len(ids), self.model.vocabulary_size), np.float32)
         try:
@@ -309,36 +226,3 @@ class Engine:
         finally:
             self.pool.free(sequence)
         return out
-
-    # --- checks -----------------------------------------------------------------------------------------
-    def _check_tokens(self, ids: Int32) -> None:
-        if ids.max() >= self.model.vocabulary_size:
-            raise UsageError(
-                f"token id {ids.max()} is not in the vocabulary (0 to {self.model.vocabulary_size - 1})"
-            )
-
-    def _context(self) -> str:
-        if self.context_length == self.model.context_length:
-            return f"the model's context of {self.context_length}"
-        blocks = f"{self.pool.num_blocks} blocks of {self.pool.block_size}"
-        return f"the {self.context_length} positions of the KV cache ({blocks})"
-
-    def _check_length(self, num_prompt: int, max_tokens: int | None) -> None:
-        total = num_prompt + (max_tokens if max_tokens is not None else 1)
-        if total > self.context_length:
-            asked = f" plus max_tokens={max_tokens}" if max_tokens is not None else " plus one to generate"
-            raise ContextOverflowError(
-                f"{num_prompt} prompt tokens{asked} exceed {self._context()} "
-                f"by {total - self.context_length}; shorten the prompt, lower max_tokens or enlarge the cache"
-            )
-
-
-def _chosen(
-    strategy: DecodingStrategy, history: Sequence, drafts: list[int], logits: Float32
-) -> list[Choice]:
-    """What a strategy chose, held to its protocol."""
-    choices = strategy.advance(history, drafts, logits)
-    accepted = [choice.token_id for choice in choices[:-1]]
-    if not choices or accepted != drafts[: len(accepted)]:
-        raise RuntimeError(f"a strategy chose {[c.token_id for c in choices]} where the drafts were {drafts}")
-    return choices

@@ -213,6 +213,8 @@ def _equal(value: Any, neutral: Any) -> bool:
 
 def _show(value: Any) -> str:
     """A value of the file for a one-line message, cut to a readable length."""
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"
     text = repr(value).replace("\n", " ")
     return text if len(text) <= 60 else text[:57] + "..."
 

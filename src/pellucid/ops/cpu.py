@@ -6,6 +6,8 @@ nor on the number of rows. All instruction sets give the same bits too.
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,6 +20,7 @@ from pellucid.types import Array, Batch, Float32, Int32, LayerSpec
 from pellucid.weights.tensor import Tensor
 
 ACTIVATIONS: Final = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
+ROPE_ROWS: Final = 2048  # of a rotation table, to begin with
 ROPE_CHUNK: Final = 256  # positions that are added to a rotation table at a time
 PACK_BYTES: Final = 8 << 20  # of the file, packed at a time
 PACK_ROWS: Final = 32  # rows are packed in multiples of it
@@ -32,30 +35,53 @@ class Embedding:
 
 
 class RopeTable:
-    """cos and sin of position * inv_freq, float32 [max_positions, rotary / 2], computed when first needed.
+    """cos and sin of position * inv_freq, float32 [positions so far, rotary / 2], computed when first needed.
 
-    The angle is the float32 product, as in transformers; its cosine is taken in float64 and rounded.
+    The angle is the float32 product, as in transformers; its cosine is taken in float64 and rounded. The arrays are
+    replaced by larger ones as the positions grow; `version` counts that.
     """
 
     def __init__(self, inv_freq: Float32, max_positions: int, scale: float) -> None:
         self._inv_freq = np.ascontiguousarray(inv_freq, np.float32)
         self._scale = scale
+        self._max_positions = max_positions
         self._filled = 0
-        self.cosines = np.empty((max_positions, len(inv_freq)), np.float32)  # pages are touched when filled
-        self.sines = np.empty_like(self.cosines)
+        self.version = 0
+        self.cosines = self.sines = np.empty((0, len(inv_freq)), np.float32)
 
     def cover(self, positions: Int32) -> None:
         """Fill the rows of these positions."""
         self.cover_up_to(_native.largest(positions))
 
     def cover_up_to(self, position: int) -> None:
-        while self._filled <= min(position, len(self.cosines) - 1):
+        needed = min(position + 1, self._max_positions)
+        if needed > len(self.cosines):
+            self._grow(min(max(needed, 2 * len(self.cosines), ROPE_ROWS), self._max_positions))
+        while self._filled < needed:
             rows = slice(self._filled, min(self._filled + ROPE_CHUNK, len(self.cosines)))
             angles = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] * self._inv_freq
             exact = angles.astype(np.float64)
             self.cosines[rows] = np.cos(exact) * self._scale
             self.sines[rows] = np.sin(exact) * self._scale
             self._filled = rows.stop
+
+    def _grow(self, num_rows: int) -> None:
+        old = self.cosines, self.sines
+        self.cosines, self.sines = (np.empty((num_rows, len(self._inv_freq)), np.float32) for _ in old)
+        self.cosines[: self._filled], self.sines[: self._filled] = (part[: self._filled] for part in old)
+        self.version += 1
+
+
+def untouched(shape: tuple[int, ...], kind: type[np.generic]) -> Array:
+    """An uninitialised array whose memory is given in small pages, as they are written.
+
+    NumPy asks for huge pages for large arrays; of those 2 MiB a layer's few blocks fill a tenth at first.
+    """
+    count = math.prod(shape)
+    memory = mmap.mmap(-1, max(count * np.dtype(kind).itemsize, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, kind, count).reshape(shape)
 
 
 class KVCache:
@@ -74,8 +100,8 @@ class KVCache:
         for spec in specs:  # the system gives pages only where something is written
             padded = (spec.head_dim + 15) // 16 * 16
             heads = (num_blocks, spec.num_kv_heads)
-            self.keys.append(np.empty((*heads, block_size // 16, spec.head_dim, 16), kind))
-            self.values.append(np.empty((*heads, block_size, padded), kind))
+            self.keys.append(untouched((*heads, block_size // 16, spec.head_dim, 16), kind))
+            self.values.append(untouched((*heads, block_size, padded), kind))
 
     @property
     def num_bytes(self) -> int:

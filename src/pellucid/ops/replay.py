@@ -26,6 +26,7 @@ class _Recorded:
     batch: Batch  # the arrays that the program reads
     logits: Float32  # and the one that it writes
     program: Any
+    cache: KVCache  # held, so that its id, which is part of the key, stays its own
 
 
 class Replay:
@@ -36,11 +37,13 @@ class Replay:
         self.architecture, self.layers = model.architecture, model.layers
         self.width, self.vocabulary_size = model.width, model.vocabulary_size
         self.context_length = model.context_length
+        self._rope_version = 0
         self._recorded: OrderedDict[tuple[Any, ...], _Recorded | None] = OrderedDict()
 
     def __call__(self, batch: Batch, cache: KVCache) -> Float32:
         if batch.num_rows > MAX_ROWS:
             return self.model(batch, cache)
+        self._cover(batch)
         key = (
             id(cache),
             batch.block_tables.shape,
@@ -80,13 +83,20 @@ class Replay:
             logits = self.model(own, cache)
         finally:
             program = self.ops.runner.stop_recording()
-        return _Recorded(own, logits, program)
+        return _Recorded(own, logits, program, cache)
 
-    def _check(self, batch: Batch, cache: KVCache) -> None:
-        """What the operations check of their arguments when they are called one by one."""
+    def _cover(self, batch: Batch) -> None:
+        """Fill the rotation tables; programs that hold a table that has been replaced are forgotten."""
         last = _native.largest(batch.positions)
         for table in self.ops.rope_tables:
             table.cover_up_to(last)
+        version = sum(table.version for table in self.ops.rope_tables)
+        if version != self._rope_version:
+            self._rope_version = version
+            self._recorded.clear()
+
+    def _check(self, batch: Batch, cache: KVCache) -> None:
+        """What the operations check of their arguments when they are called one by one."""
         _native.check_range(batch.token_ids, self.vocabulary_size, "a token id")
         _native.check_range(batch.positions, self.context_length, "a position")
         _native.check_range(batch.slots, cache.num_blocks * cache.block_size, "a slot")

@@ -16,7 +16,7 @@ import numpy as np
 
 from pellucid import _native
 from pellucid.errors import ModelFileError, UnsupportedModelError
-from pellucid.text.end_tokens import END_PIECES, SHOWN_PIECES, end_ids
+from pellucid.text.end_tokens import END_PIECES, MIDDLE_PIECES, SHOWN_PIECES, end_ids
 from pellucid.text.pretokenizers import PreTokenizer, pretokenizers
 from pellucid.text.tokenizer import Tokenizer, surrogate_error
 from pellucid.types import Array
@@ -206,12 +206,16 @@ class GGUFTokenizer(Tokenizer):
         return flags & TYPE_MASK
 
     def _retype(self) -> None:
-        """Types that files get wrong: tokens that end a text are control tokens, whatever the file says."""
+        """Types that files get wrong: tokens that end a text, or divide it for
+        filling in the middle, are control tokens whatever the file says."""
         vocabulary = self._vocabulary
         for piece in END_PIECES:
             if (i := vocabulary.find(piece)) in self.eos_ids:
                 vocabulary.set_flags(i, CONTROL)
-        for i in {self.bos_id, *self.eos_ids} - {None}:
+        for piece in MIDDLE_PIECES:
+            if (i := vocabulary.find(piece)) is not None:
+                vocabulary.set_flags(i, CONTROL)
+        for i in self.eos_ids | ({self.bos_id} if self.bos_id is not None else set()):
             piece = self.piece(i)
             if self._type(i) == NORMAL and piece[0] + piece[-1] in ("<>", "[]"):
                 vocabulary.set_flags(i, CONTROL)
@@ -220,6 +224,8 @@ class GGUFTokenizer(Tokenizer):
                 vocabulary.set_flags(i, USER_DEFINED)
         for i in self._not_ends - {vocabulary.find("</s>")}:
             vocabulary.set_flags(i, USER_DEFINED)
+        if self.model == "llama" and self.vocabulary_size > 2 and self.piece(2) == "</s>":
+            vocabulary.set_flags(2, CONTROL)  # where SentencePiece has the end of a sentence
         name = self._metadata.get("general.name")
         if isinstance(name, str) and any(phi in name.lower() for phi in ("phi-3", "phi3")):
             self._strip_after_specials()

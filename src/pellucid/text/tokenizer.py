@@ -41,6 +41,11 @@ class Tokenizer(ABC):
     @abstractmethod
     def special_ids(self) -> frozenset[int]: ...
 
+    @cached_property
+    def control_pieces(self) -> dict[str, int]:
+        """The spelling of every control token (the unknown token is none) and its id."""
+        return {self.piece(i): i for i in self.special_ids if i != self.unknown_id}
+
     @abstractmethod
     def encode_parts(self, parts: Sequence[str | int], *, parse_special: bool) -> list[int]:
         """The ids of texts with given tokens between them, as of one text; no BOS is added.

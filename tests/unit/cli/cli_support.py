@@ -17,7 +17,9 @@ def environment(**more: str) -> dict[str, str]:
     return keep | {"PYTHONPATH": path} | more
 
 
-def run(*args: str, stdin: str | bytes = b"", timeout: float = 60, **env: str) -> subprocess.CompletedProcess[bytes]:
+def run(
+    *args: str, stdin: str | bytes = b"", timeout: float = 60, **env: str
+) -> subprocess.CompletedProcess[bytes]:
     """`python -m pellucid ARGS` with pipes."""
     data = stdin.encode() if isinstance(stdin, str) else stdin
     command = [sys.executable, "-m", "pellucid", *args]

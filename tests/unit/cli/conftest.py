@@ -38,7 +38,12 @@ def invoke():
     """Runs the group in this process: result.stdout, result.stderr, result.exit_code."""
     from pellucid.cli.main import main
 
+    try:
+        runner = CliRunner(mix_stderr=False)  # click before 8.2
+    except TypeError:
+        runner = CliRunner()
+
     def run(*args: object, stdin: str | bytes | None = None, **env: str):
-        return CliRunner().invoke(main, [str(arg) for arg in args], input=stdin, env=env, prog_name="pellucid")
+        return runner.invoke(main, [str(arg) for arg in args], input=stdin, env=env, prog_name="pellucid")
 
     return run

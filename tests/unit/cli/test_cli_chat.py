@@ -69,7 +69,9 @@ def test_commands(chat, capsys):
     assert chat.messages[0]["content"] == "/etc/hosts"
 
 
-@pytest.mark.parametrize("line", ["/nothing", "/set", "/set temperature hot", "/set temperature -1", "/set nothing 1"])
+@pytest.mark.parametrize(
+    "line", ["/nothing", "/set", "/set temperature hot", "/set temperature -1", "/set nothing 1"]
+)
 def test_wrong_commands_change_nothing(chat, line):
     with pytest.raises(UsageError):
         chat.turn(line)
@@ -161,7 +163,17 @@ def test_on_a_terminal(tiny_chat, tmp_path):
     """A pseudo-terminal: prompt, answer, Ctrl-C in an answer, Ctrl-C at the prompt, history, Ctrl-D."""
     master, slave = pty.openpty()
     env = environment(XDG_STATE_HOME=str(tmp_path), TERM="dumb")
-    command = [sys.executable, "-m", "pellucid", "chat", "-m", str(tiny_chat), "--ignore-eos"]
+    command = [
+        sys.executable,
+        "-m",
+        "pellucid",
+        "chat",
+        "-m",
+        str(tiny_chat),
+        "--ignore-eos",
+        "--allowed-ids",
+        "103,104",
+    ]
 
     def take_terminal():
         import fcntl
@@ -170,19 +182,20 @@ def test_on_a_terminal(tiny_chat, tmp_path):
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env, preexec_fn=take_terminal)
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=env, preexec_fn=take_terminal
+    )
     os.close(slave)
     try:
-        read_until(master, b"> ")
+        read_until(master, b"\r\n> ")
         os.write(master, b"hello\n")
         read_until(master, b"hello\r\n")
         time.sleep(0.1)
         os.write(master, b"\x03")
-        seen = read_until(master, b"> ")
+        seen = read_until(master, b"\r\n> ")
         assert b"(stopped: abort)" in seen or b"(stopped: context)" in seen
         os.write(master, b"\x03")
-        read_until(master, b"(Ctrl-D leaves)")
-        read_until(master, b"> ")
+        read_until(master, b"(Ctrl-D leaves)\r\n> ")
         os.write(master, b"\x04")
         assert process.wait(30) == 0
     finally:

@@ -68,7 +68,15 @@ def test_where_a_prompt_comes_from(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "number"),
-    [("1", 1), ("1000", 1000), ("512M", 512 << 20), ("2G", 2 << 30), ("1.5k", 1536), ("3 GiB", 3 << 30), ("2gb", 2 << 30)],
+    [
+        ("1", 1),
+        ("1000", 1000),
+        ("512M", 512 << 20),
+        ("2G", 2 << 30),
+        ("1.5k", 1536),
+        ("3 GiB", 3 << 30),
+        ("2gb", 2 << 30),
+    ],
 )
 def test_byte_sizes(text, number):
     assert ByteSize().convert(text, None, None) == number

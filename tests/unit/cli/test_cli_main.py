@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import click
@@ -142,6 +143,25 @@ def test_exit_codes_of_other_errors(monkeypatch, capsys, error, code, words):
         assert len(stderr.splitlines()) == 1
 
 
+def test_warnings_are_one_line(monkeypatch, capsys):
+    @click.command()
+    def warning():
+        warnings.warn("two\nlines", stacklevel=1)
+
+    monkeypatch.setattr(Commands, "get_command", lambda self, ctx, name: warning)
+    with pytest.raises(SystemExit) as caught:
+        main(["anything"], prog_name="pellucid")
+    assert caught.value.code == 0
+    assert capsys.readouterr().err == "pellucid: warning: two lines\n"
+
+
+def test_without_stdin_there_is_no_prompt():
+    command = f"{sys.executable} -m pellucid generate <&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, env=environment())
+    assert done.returncode == 2
+    assert b"no prompt" in done.stderr
+
+
 def test_debug_shows_the_traceback(invoke):
     result = invoke("info", "/nowhere.gguf", PELLUCID_DEBUG="1")
     assert result.exit_code == 2
@@ -156,6 +176,10 @@ def test_completion_prints_a_script(invoke, shell):
 
 
 def test_completion_completes_flags_of_the_sampling_parameters():
-    words = {"COMP_WORDS": "pellucid generate --top", "COMP_CWORD": "2", "_PELLUCID_COMPLETE": "bash_complete"}
+    words = {
+        "COMP_WORDS": "pellucid generate --top",
+        "COMP_CWORD": "2",
+        "_PELLUCID_COMPLETE": "bash_complete",
+    }
     done = run(**words)
     assert done.stdout.split() == [b"plain,--top-k", b"plain,--top-p"]

@@ -31,7 +31,9 @@ def test_ids(invoke, tiny, tokenizer):
 
 
 def test_parse_special_and_bos(invoke, tiny, tokenizer):
-    ids = [int(word) for word in invoke("tokenize", "-m", tiny, "--ids", "--parse-special", TEXT).stdout.split()]
+    ids = [
+        int(word) for word in invoke("tokenize", "-m", tiny, "--ids", "--parse-special", TEXT).stdout.split()
+    ]
     assert ids == tokenizer.encode(TEXT, parse_special=True)
     assert 1 in ids
     ids = [int(word) for word in invoke("tokenize", "-m", tiny, "--ids", "--bos", TEXT).stdout.split()]
@@ -76,7 +78,9 @@ def test_colours_on_a_terminal_only(tiny):
         master, slave = pty.openpty()
         command = [sys.executable, "-m", "pellucid", "tokenize", "-m", str(tiny), "hello"]
         env = environment(TERM="xterm", **extra)
-        done = subprocess.run(command, stdout=slave, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env)
+        done = subprocess.run(
+            command, stdout=slave, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env
+        )
         os.close(slave)
         out = os.read(master, 65536)
         os.close(master)
@@ -92,7 +96,9 @@ def test_info_tells_the_file(invoke, tiny):
     reader = gguf.GGUFReader(tiny)
     assert data["num_parameters"] == sum(int(tensor.n_elements) for tensor in reader.tensors)
     assert data["weight_bytes"] == sum(int(tensor.n_bytes) for tensor in reader.tensors)
-    assert {name: share["num_tensors"] for name, share in data["formats"].items()} == {"F32": len(reader.tensors)}
+    assert {name: share["num_tensors"] for name, share in data["formats"].items()} == {
+        "F32": len(reader.tensors)
+    }
     assert (data["architecture"], data["context_length"], data["vocabulary_size"]) == ("llama", 1024, 320)
     assert (data["has_chat_template"], data["eos_ids"]) == (False, [1])
     assert data["special_tokens"] == {"<|begin|>": [0], "<|end|>": [1]}

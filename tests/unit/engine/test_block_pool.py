@@ -161,7 +161,7 @@ class SingleTokenBlocks(Machine):
 
 
 few = settings(max_examples=60, stateful_step_count=40, deadline=None)
-many = settings(max_examples=3000, stateful_step_count=100, deadline=None)
+many = settings(max_examples=1000, stateful_step_count=80, deadline=None)
 TestMachine = Machine.TestCase
 TestMachine.settings = few
 TestNoCaching = NoCachingMachine.TestCase

@@ -314,3 +314,23 @@ def test_steady_memory_over_many_requests():
         drain(engine)
     nodes = sum(node is not None for node in engine.pool._nodes)
     assert nodes == engine.pool.num_cached <= 16
+
+
+def test_a_context_length_that_was_asked_for():
+    engine = engine_of(context_length=10)
+    assert run(engine=engine)[-1].position == 9
+    with pytest.raises(ContextOverflowError, match="exceed the context_length of 10 by 1"):
+        engine.logits([1] * 11)
+    for wrong in (0, CONTEXT + 1):
+        with pytest.raises(UsageError, match="context_length: expected 1 to 64"):
+            engine_of(context_length=wrong)
+    with pytest.raises(UsageError, match="expected 1 to 20 .* the KV cache 20"):
+        engine_of(num_blocks=5, context_length=21)
+
+
+@pytest.mark.parametrize("wrong", [{"prefill_chunk": 0}, {"max_sequences": 0}, {"num_blocks": 0}])
+def test_engine_sizes_are_checked(wrong):
+    with pytest.raises(UsageError, match="expected"):
+        engine_of(**wrong)
+    with pytest.raises(UsageError, match="no 'nothing' in decoding"):
+        engine_of().add(Request(0, [1], strategy="nothing"))

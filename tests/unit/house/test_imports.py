@@ -43,7 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "text": PLAIN | {"weights", "native"},
     "ops.base": PLAIN | {"weights"},
     "ops.reference": PLAIN | {"weights", "ops.base"},
-    "ops": PLAIN | {"weights", "ops.base", "native"},
+    "ops": PLAIN | {"weights", "ops.base", "native", "models.base"},  # the protocol of what a program replays
     "models.base": PLAIN | {"weights", "ops.base"},
     "models": PLAIN | {"weights", "ops.base", "models.base"},
     "sampling": PLAIN | {"native"},

@@ -10,7 +10,12 @@ GB = 1 << 30
 
 def plan(model_context=100, **options):
     defaults = dict(
-        kv_format="f16", context_length=None, kv_memory=None, max_sequences=4, block_size=10, machine_memory=GB
+        kv_format="f16",
+        context_length=None,
+        kv_memory=None,
+        max_sequences=4,
+        block_size=10,
+        machine_memory=GB,
     )
     return plan_capacity(LAYERS, model_context, **(defaults | options))
 

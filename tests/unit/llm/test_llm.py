@@ -61,7 +61,9 @@ def test_one_prompt_gives_a_result_and_a_list_a_list(llm):
     ]
     assert [result.prompt for result in many] == [None, "hello", None]
     assert llm.generate([PROMPT], max_tokens=4)[0].token_ids == one.token_ids
-    assert [r.token_ids for r in llm.generate(np.array([PROMPT, PROMPT]), max_tokens=4)] == [one.token_ids] * 2
+    assert [r.token_ids for r in llm.generate(np.array([PROMPT, PROMPT]), max_tokens=4)] == [
+        one.token_ids
+    ] * 2
 
 
 def test_text_is_what_the_tokens_decode_to(llm):
@@ -365,7 +367,9 @@ def test_info_and_repr(llm):
     assert "llama" in repr(llm)
     assert "\n" not in repr(llm)
     layers = info.layers
-    assert info.kv_bytes(10, "f32") == 10 * 4 * sum(2 * layer.num_kv_heads * layer.head_dim for layer in layers)
+    assert info.kv_bytes(10, "f32") == 10 * 4 * sum(
+        2 * layer.num_kv_heads * layer.head_dim for layer in layers
+    )
 
 
 def test_inspecting_tells_the_same_without_loading(llm, tiny_path):

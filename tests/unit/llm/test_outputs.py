@@ -59,7 +59,9 @@ def test_results_survive_pickling():
 
 
 def test_settings_merge_and_show():
-    merged = Settings([Setting("a", 1, "default"), Setting("b", 2, "default")]).merged([Setting("b", 3, "caller", "x")])
+    merged = Settings([Setting("a", 1, "default"), Setting("b", 2, "default")]).merged(
+        [Setting("b", 3, "caller", "x")]
+    )
     assert (merged["b"].value, merged["b"].origin, list(merged)) == (3, "caller", ["a", "b"])
     assert merged.table().splitlines() == ["a  1  default", "b  3  caller (x)"]
     assert "<td>b</td>" in merged._repr_html_()

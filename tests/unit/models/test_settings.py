@@ -13,7 +13,22 @@ from pellucid.errors import ModelFileError, UnsupportedModelError
 from pellucid.models.base import models
 from pellucid.ops.reference import ReferenceOps
 
-WRONG = [0, -1, 1 << 31, 1 << 62, 10**400, 1.5, float("nan"), float("inf"), "8", True, [8], {}, None]
+WRONG = [
+    0,
+    -1,
+    1 << 31,
+    1 << 62,
+    10**400,
+    -(10**5000),
+    1.5,
+    float("nan"),
+    float("inf"),
+    "8",
+    True,
+    [8],
+    {},
+    None,
+]
 
 # architecture -> its sizes, (config.json, GGUF under the prefix)
 DECODER_SIZES = {

@@ -132,7 +132,7 @@ def test_frozen_equal_hashed_copied_pickled():
             change()
     assert params == SamplingParams(logit_bias={3: 1}, stop=["x"], temperature=0.5) != SamplingParams()
     assert len({params, params.replace(), params.replace(n=2)}) == 2
-    assert pickle.loads(pickle.dumps(params)) == params  # noqa: S301
+    assert pickle.loads(pickle.dumps(params)) == params
     assert SamplingParams(**params.to_dict()) == params and params.to_dict()["logit_bias"] == {"3": 1.0}
     assert eval(repr(params)) == params  # noqa: S307
     with pytest.raises(UsageError):

@@ -120,7 +120,7 @@ def test_nothing_to_choose_and_no_numbers():
 
 
 def chi_square(x, num_draws, draw):
-    """The statistic of draws against softmax(x) in float64, and a bound that 1 in 10,000 sound runs exceed."""
+    """The statistic of draws against softmax(x) in float64, and a bound that 1 sound run in 10,000 exceeds."""
     p = np.exp(x.astype(np.float64) - x.max())
     p /= p.sum()
     counts = np.bincount([draw(i) for i in range(num_draws)], minlength=len(x))

@@ -1,0 +1,108 @@
+"""A request while it runs: its samples that have not ended, and when one of them ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pellucid.decoding.base import DecodingStrategy, strategies
+from pellucid.engine.request import Request, TokenEvent
+from pellucid.engine.sequence import Sequence
+from pellucid.sampling.sampler import Choice, Logprobs
+from pellucid.types import Float32
+
+
+@dataclass(eq=False)
+class LiveRequest:
+    """sequences: of the samples that still run or wait. forked: all of its samples exist."""
+
+    request: Request
+    strategy: DecodingStrategy
+    sequences: list[Sequence]
+    max_tokens: int
+    context_length: int
+    eos_ids: frozenset[int]
+    stop_token_ids: frozenset[int]
+    forked: bool
+
+    @classmethod
+    def of(cls, request: Request, context_length: int) -> LiveRequest:
+        params = request.params
+        eos_ids = frozenset() if params.ignore_eos else request.stop_ids
+        stop_ids = np.array(sorted(eos_ids.union(params.stop_token_ids)), np.int32)
+        sequence = Sequence(request.prompt_ids, request_id=request.request_id, stop_ids=stop_ids)
+        return cls(
+            request,
+            strategies[request.strategy](params, request.seed),
+            [sequence],
+            params.max_tokens if params.max_tokens is not None else context_length,
+            context_length,
+            eos_ids,
+            frozenset(params.stop_token_ids),
+            forked=params.n == 1,
+        )
+
+    def finish_reason(self, sequence: Sequence, token: int) -> str | None:
+        """Why the sequence ends with `token`, just appended; None: it goes on."""
+        if token in self.eos_ids:
+            return "eos"
+        if token in self.stop_token_ids:
+            return "stop"
+        if sequence.num_generated >= self.max_tokens:
+            return "length"
+        if sequence.num_tokens >= self.context_length:
+            return "context"
+        return None
+
+    def append(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> TokenEvent:
+        """One chosen token joins the sequence."""
+        position = sequence.num_tokens
+        sequence.append(token)
+        reason = self.finish_reason(sequence, token)
+        return TokenEvent(
+            sequence.request_id,
+            sequence.sample_index,
+            token,
+            position,
+            logprobs,
+            reason,
+            sequence.num_rows,
+            sequence.num_reused or 0,
+            token if reason == "stop" else None,
+        )
+
+    def drafts(self, sequence: Sequence, vocabulary_size: int) -> list[int]:
+        """What the strategy proposes where the next pass begins at the last token: no more than could be used."""
+        longest = min(self.context_length, sequence.num_prompt + self.max_tokens)
+        room = longest - sequence.num_tokens - 1
+        if sequence.num_behind > 1 or not self.forked or room <= 0:
+            return []
+        drafts = self.strategy.propose(sequence)[:room]
+        if not all(0 <= token < vocabulary_size for token in drafts):
+            raise RuntimeError(f"a strategy proposed {drafts}, which are not all in the vocabulary")
+        return drafts
+
+    def choices(self, sequence: Sequence, drafts: list[int], logits: Float32) -> list[Choice]:
+        """What the strategy chooses, held to its protocol; logits [1 + drafts, vocabulary]."""
+        choices = self.strategy.advance(sequence, drafts, logits)
+        accepted = [choice.token_id for choice in choices[:-1]]
+        if not choices or accepted != drafts[: len(accepted)]:
+            chosen = [choice.token_id for choice in choices]
+            raise RuntimeError(f"a strategy chose {chosen} where the drafts were {drafts}")
+        return choices
+
+
+def failure(sequence: Sequence, error: Exception) -> TokenEvent:
+    """The last event of a sample whose request an error has ended."""
+    return TokenEvent(
+        sequence.request_id,
+        sequence.sample_index,
+        token_id=None,
+        position=sequence.num_tokens,
+        logprobs=None,
+        finish_reason="error",
+        num_computed=sequence.num_rows,
+        num_reused=sequence.num_reused or 0,
+        error=f"{type(error).__name__}: {error}",
+    )
