@@ -128,6 +128,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         prompt_file = long_prompt(Path(scratch))
         for threads in map(int, arguments.threads.split(",")):
+            machine.wait_until_idle()
             report["ceilings"][threads] = machine.ceilings(threads)
             for model in arguments.models:
                 samples = compare(engines, model, threads, arguments.repeats, prompt_file)

@@ -1,11 +1,11 @@
 """Find a thing by name: every file of a family folder is imported once, and each names what it adds.
 
-    samplers: Registry[type[LogitsProcessor]] = Registry("pellucid.sampling")
+samplers: Registry[type[LogitsProcessor]] = Registry("pellucid.sampling")
 
-    @samplers.register("top_k")
-    class TopK: ...
+@samplers.register("top_k")
+class TopK: ...
 
-    samplers["top_k"]       # imports the family's files the first time
+samplers["top_k"]       # imports the family's files the first time
 """
 
 from __future__ import annotations

@@ -86,12 +86,16 @@ class _Rendering:
         self.controls = tokenizer.control_pieces
         self.private = self._private()
         named = [name for name in tokenizer.named_tokens.values() if name in self.controls]
-        written = [piece for piece in self.controls if piece in self.template.literals and not piece.isalnum()]
+        written = [
+            piece for piece in self.controls if piece in self.template.literals and not piece.isalnum()
+        ]
         self.marks = {piece: next(self.private) for piece in dict.fromkeys([*written, *named])}
 
     def _private(self) -> Iterator[str]:
         """Private-use characters that neither the template nor the caller uses."""
-        used = {c for text in [*texts_of(self.data), self.template.literals] for c in text if ord(c) >= 0xF0000}
+        used = {
+            c for text in [*texts_of(self.data), self.template.literals] for c in text if ord(c) >= 0xF0000
+        }
         used.update(c for piece in self.controls for c in piece if ord(c) >= 0xF0000)
         for block in PRIVATE:
             yield from (c for c in map(chr, block) if c not in used)
@@ -118,8 +122,9 @@ class _Rendering:
         controls = set(self.controls.values())
         if [i for i in ids if i in controls] != [part for part in parts if not isinstance(part, str)]:
             parts = self._attributed(text)
-            ids = self.tokenizer.encode_parts(parts, parse_special=False)
-        return ids
+        elif self.tokenizer.unknown_id not in ids:
+            return ids  # nothing was spelled, so there is nothing to tell apart
+        return self.tokenizer.encode_parts(parts, parse_special=False)
 
     def _parts(self, text: str, spelled: Iterable[tuple[int, int]] = ()) -> list[str | int]:
         """Text and control tokens: those marked, and those spelled at the ranges [start, stop)."""
@@ -135,7 +140,9 @@ class _Rendering:
 
     def _spelled(self, text: str) -> list[tuple[int, int]]:
         """Where the text spells control tokens that nothing marked: the longest first, then from the left."""
-        pieces = sorted((piece for piece in self.controls if piece in text), key=lambda piece: (-len(piece), piece))
+        pieces = sorted(
+            (piece for piece in self.controls if piece in text), key=lambda piece: (-len(piece), piece)
+        )
         taken: list[tuple[int, int]] = []
         for piece in pieces:
             for match in re.finditer(re.escape(piece), text):

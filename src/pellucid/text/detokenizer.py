@@ -13,7 +13,9 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = False, continues: bool = False) -> None:
         self._tokenizer = tokenizer
         self._skip_special = skip_special
-        self._strip = tokenizer.strips_space and not continues  # a space at the start is still to be taken away
+        self._strip = (
+            tokenizer.strips_space and not continues
+        )  # a space at the start is still to be taken away
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:

@@ -65,7 +65,9 @@ class GGUFTokenizer(Tokenizer):
 
     # Reading the file.
 
-    def _error(self, key: str, problem: str, *, prefix: str = PREFIX, offset: int | None = None) -> ModelFileError:
+    def _error(
+        self, key: str, problem: str, *, prefix: str = PREFIX, offset: int | None = None
+    ) -> ModelFileError:
         return ModelFileError(self.path, prefix + key, problem, offset=offset)
 
     def _get(self, key: str, kind: type, default: Any = None) -> Any:
@@ -84,7 +86,9 @@ class GGUFTokenizer(Tokenizer):
             what = "is missing" if value is None else f"expected strings, found {type(value).__name__}"
             raise self._error(key, what)
         if not 0 < len(value) <= MAX_PIECES:
-            raise self._error(key, f"expected 1 to {MAX_PIECES} entries, found {len(value)}", offset=value.offset)
+            raise self._error(
+                key, f"expected 1 to {MAX_PIECES} entries, found {len(value)}", offset=value.offset
+            )
         return value
 
     def _numbers(self, key: str, kinds: str) -> Array | None:
@@ -154,7 +158,9 @@ class GGUFTokenizer(Tokenizer):
         except ValueError as error:
             raise self._error("merges", str(error.args[0]), offset=error.args[1]) from None
         if left_out * 100 > len(merges):
-            raise self._error("merges", f"{left_out} of {len(merges)} name pieces that are not in the vocabulary")
+            raise self._error(
+                "merges", f"{left_out} of {len(merges)} name pieces that are not in the vocabulary"
+            )
         if left_out:
             warnings.warn(
                 f"{self.path}: {left_out} of {len(merges)} merges name pieces that are not in the vocabulary; "
@@ -175,7 +181,9 @@ class GGUFTokenizer(Tokenizer):
         return value
 
     def _name_specials(self, pre: PreTokenizer | None) -> None:
-        ids = {key: self._special(key) for key in ("bos", "eos", "unknown", "padding", "eot", "eom", "seperator")}
+        ids = {
+            key: self._special(key) for key in ("bos", "eos", "unknown", "padding", "eot", "eom", "seperator")
+        }
         if pre is None:  # what every SPM vocabulary has in these places, if the file says nothing else
             for key, position in (("unknown", 0), ("bos", 1), ("eos", 2)):
                 standard = UNKNOWN if key == "unknown" else CONTROL
@@ -197,7 +205,9 @@ class GGUFTokenizer(Tokenizer):
         if strike is not None and strike != ids["eos"] and self._type(strike) != CONTROL:
             ends.discard(strike)
         self._not_ends = not_ends
-        self.eos_ids = frozenset(ends | {i for k in ("eos", "eot", "eom") if (i := ids[k]) is not None} - not_ends)
+        self.eos_ids = frozenset(
+            ends | {i for k in ("eos", "eot", "eom") if (i := ids[k]) is not None} - not_ends
+        )
         names = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
         self.named_tokens = {names[k]: self.piece(i) for k, i in ids.items() if i is not None and k in names}
 
@@ -233,7 +243,9 @@ class GGUFTokenizer(Tokenizer):
     def _strip_after_specials(self) -> None:
         """Phi-3: white space after a special token is dropped; the file has no place to say so."""
         vocabulary = self._vocabulary
-        ids: list[int] = [i for kind in (UNKNOWN, CONTROL, USER_DEFINED) for i in vocabulary.ids_of_type(kind)]
+        ids: list[int] = [
+            i for kind in (UNKNOWN, CONTROL, USER_DEFINED) for i in vocabulary.ids_of_type(kind)
+        ]
         kept = {"<unk>", "<s>", "<|endoftext|>"}
         for i in ids:
             if self.piece(i) not in kept:

@@ -87,10 +87,17 @@ def _chat_template(folder: Path, settings: dict[str, Any]) -> str | None:
             return file.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ModelFileError(file, "text", f"cannot be read: {str(error)[:100]}") from None
-    for value in (read_object(folder / "chat_template.json").get("chat_template"), settings.get("chat_template")):
+    for value in (
+        read_object(folder / "chat_template.json").get("chat_template"),
+        settings.get("chat_template"),
+    ):
         if isinstance(value, str):
             return value
         for entry in value if isinstance(value, list) else []:
-            if isinstance(entry, dict) and entry.get("name") == "default" and isinstance(entry.get("template"), str):
+            if (
+                isinstance(entry, dict)
+                and entry.get("name") == "default"
+                and isinstance(entry.get("template"), str)
+            ):
                 return str(entry["template"])
     return None

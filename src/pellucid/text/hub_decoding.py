@@ -63,7 +63,9 @@ def token_decoder(path: Path, state: bytes | None) -> TokenDecoder:
                 strips = strips or start == 1
             case {"type": "Metaspace", "replacement": str(mark)} if mark:
                 replacements.append((mark, " "))
-                strips = step.get("prepend_scheme", "always") != "never" and step.get("add_prefix_space", True)
+                strips = step.get("prepend_scheme", "always") != "never" and step.get(
+                    "add_prefix_space", True
+                )
             case _:
                 kind = step.get("type") if isinstance(step, dict) else step
                 raise UnsupportedModelError(

@@ -39,7 +39,9 @@ def guarded(path: Path, field: str, call: Callable[[], T]) -> T:
 
 def load_library(path: Path, text: str | None = None) -> Library:
     """Truncation and padding that the file may ask for are switched off: both change a prompt in silence."""
-    library = guarded(path, "tokenizer", lambda: Library.from_str(text) if text else Library.from_file(str(path)))
+    library = guarded(
+        path, "tokenizer", lambda: Library.from_str(text) if text else Library.from_file(str(path))
+    )
     library.no_truncation()
     library.no_padding()
     return library
@@ -56,7 +58,9 @@ class HubTokenizer(Tokenizer):
         self._library = load_library(file)
         self._added: dict[int, Any] = guarded(file, "added_tokens", self._library.get_added_tokens_decoder)
         config = read_hub_config(file.parent)
-        size = guarded(file, "model.vocab", lambda: max(self._library.get_vocab(True).values(), default=-1)) + 1
+        size = (
+            guarded(file, "model.vocab", lambda: max(self._library.get_vocab(True).values(), default=-1)) + 1
+        )
         if not 0 < size <= 1 << 24:
             raise ModelFileError(file, "model.vocab", f"expected 1 to {1 << 24} tokens, found {size}")
         self.vocabulary_size = max(size, config.model_vocabulary_size)
@@ -110,9 +114,12 @@ class HubTokenizer(Tokenizer):
         text = "".join(part if isinstance(part, str) else self.piece(part) for part in parts)
         given = [part for part in parts if not isinstance(part, str)]
         ids = self._ids(self._library, text)
-        if (parse_special and not given) or [i for i in ids if i in self._controls] == given:
+        if parse_special and not given:
             return ids
-        return self._with_twin(parts, parse_special)
+        spelled = [i for i in ids if i in self._controls] != given
+        if self.unknown_id in ids and self.piece(self.unknown_id or 0) in text:
+            spelled = True
+        return self._with_twin(parts, parse_special) if spelled else ids
 
     @cached_property
     def _controls(self) -> frozenset[int]:
@@ -123,7 +130,9 @@ class HubTokenizer(Tokenizer):
             text.encode()
         except UnicodeEncodeError as error:
             raise surrogate_error(error) from None
-        return guarded(self._file, "encoding", lambda: list(library.encode(text, add_special_tokens=False).ids))
+        return guarded(
+            self._file, "encoding", lambda: list(library.encode(text, add_special_tokens=False).ids)
+        )
 
     def _with_twin(self, parts: Sequence[str | int], parse_special: bool) -> list[int]:
         """Texts that spell special tokens which they do not mean."""

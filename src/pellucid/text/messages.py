@@ -10,7 +10,9 @@ from pellucid.errors import TemplateError
 
 # Roles that templates build control tokens from ("<|" + role + "|>"). Others are text of the caller.
 KNOWN_ROLES = frozenset(["system", "developer", "user", "assistant", "model", "tool", "function", "ipython"])
-KNOWN_TYPES = frozenset(["text", "function", "object", "string", "number", "integer", "boolean", "array", "null"])
+KNOWN_TYPES = frozenset(
+    ["text", "function", "object", "string", "number", "integer", "boolean", "array", "null"]
+)
 ROLE = re.compile(r"[A-Za-z0-9_. -]{1,64}")
 FREE_KEYS = ("arguments", "parameters", "properties")  # below these, keys are the caller's words as well
 
@@ -22,9 +24,13 @@ def check_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]
     TemplateError: says which message is wrong, and how.
     """
     if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Sequence):
-        raise TemplateError(f"expected a list of messages (dicts with role and content), got {_kind(messages)}")
+        raise TemplateError(
+            f"expected a list of messages (dicts with role and content), got {_kind(messages)}"
+        )
     if not messages:
-        raise TemplateError('there are no messages; give at least one, e.g. {"role": "user", "content": "Hello"}')
+        raise TemplateError(
+            'there are no messages; give at least one, e.g. {"role": "user", "content": "Hello"}'
+        )
     return [_check(message, where) for where, message in enumerate(messages)]
 
 
@@ -68,7 +74,9 @@ def copied(value: Any) -> Any:
         return [copied(item) for item in value]
     if value is None or isinstance(value, str | int | float):
         return str(value) if isinstance(value, str) else value
-    raise TemplateError(f"expected plain data (text, numbers, lists, dicts) in messages and tools, got {_kind(value)}")
+    raise TemplateError(
+        f"expected plain data (text, numbers, lists, dicts) in messages and tools, got {_kind(value)}"
+    )
 
 
 def mapped(value: Any, change: Callable[[str], str], *, key: str = "", free: bool = False) -> Any:
@@ -80,7 +88,9 @@ def mapped(value: Any, change: Callable[[str], str], *, key: str = "", free: boo
         }
     if isinstance(value, list):
         return [mapped(item, change, key=key, free=free) for item in value]
-    known = not free and ((key == "role" and value in KNOWN_ROLES) or (key == "type" and value in KNOWN_TYPES))
+    known = not free and (
+        (key == "role" and value in KNOWN_ROLES) or (key == "type" and value in KNOWN_TYPES)
+    )
     return change(value) if isinstance(value, str) and not known else value
 
 

@@ -30,7 +30,9 @@ class PreTokenizer:
 _CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
-_LLAMA3 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+_LLAMA3 = (
+    rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
+)
 _QWEN2 = rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|{_SPACES}"
 _QWEN35 = (
     rf"{_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
@@ -53,12 +55,10 @@ _GPT4O = _cased(_CONTRACTIONS + "?", r"\p{N}{1,3}", r"[\r\n/]*")
 _TEKKEN = _cased("", r"\p{N}", r"[\r\n/]*")
 _KIMI_K2 = r"\p{Han}+|" + _cased(_CONTRACTIONS + "?", r"\p{N}{1,3}", r"[\r\n]*", r"&&[^\p{Han}]")
 _ASCII_SYMBOL_WORD = r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+"
-_DEEPSEEK3 = (
-    rf"{_ASCII_SYMBOL_WORD}|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
-)
-_CJK = "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+"
-_CJK_HANGUL = "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+"
-_BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uFF0C\u3001\u0964\u06D4\u060C)]+"
+_DEEPSEEK3 = rf"{_ASCII_SYMBOL_WORD}|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+| ?[\p{{P}}\p{{S}}]+[\r\n]*|{_SPACES}"
+_CJK = "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"
+_CJK_HANGUL = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+_BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
 # Cased letters, as DeepSeek's tokenizer.json lists them.
 _CASED_RANGES = """
@@ -80,7 +80,7 @@ def _ranges(table: str) -> str:
 _DEEPSEEK_LLM = (
     r"[\r\n]",
     rf"\s?[{_ranges(_CASED_RANGES)}]+",
-    "\\s?[!-/:-~\uFF01-\uFF0F\uFF1A-\uFF5E\u2018-\u201F\u3000-\u3002]+",
+    "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
     r"\s+$",
     _CJK_HANGUL,
     r"\p{N}+",
@@ -106,9 +106,25 @@ _KINDS = (
     PreTokenizer(
         (_GPT2,),
         names=(
-            "gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum",
-            "modern-bert", "jina-v1-en", "jina-v2-code", "roberta-bpe", "mpt", "olmo", "jais", "trillion",
-            "granite-docling", "exaone4",
+            "gpt-2",
+            "phi-2",
+            "jina-es",
+            "jina-de",
+            "gigachat",
+            "jina-v2-es",
+            "jina-v2-de",
+            "a.x-4.0",
+            "mellum",
+            "modern-bert",
+            "jina-v1-en",
+            "jina-v2-code",
+            "roberta-bpe",
+            "mpt",
+            "olmo",
+            "jais",
+            "trillion",
+            "granite-docling",
+            "exaone4",
         ),
     ),
     PreTokenizer(
@@ -120,7 +136,15 @@ _KINDS = (
         ignore_merges=True,
         adds_bos=True,
         names=(
-            "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano",
+            "llama3",
+            "llama-v3",
+            "llama-bpe",
+            "falcon3",
+            "falcon-h1",
+            "pixtral",
+            "midm-2.0",
+            "lfm2",
+            "jina-v5-nano",
         ),
     ),
     PreTokenizer((_LLAMA3,), names=("dbrx", "smaug-bpe", "chatglm-bpe")),
@@ -131,7 +155,15 @@ _KINDS = (
     PreTokenizer(
         (_QWEN2,),
         names=(
-            "qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "stablelm2", "hunyuan", "megrez", "solar-open", "grok-2",
+            "qwen2",
+            "deepseek-r1-qwen",
+            "kormo",
+            "f2llmv2",
+            "stablelm2",
+            "hunyuan",
+            "megrez",
+            "solar-open",
+            "grok-2",
         ),
     ),
     PreTokenizer((_QWEN35,), names=("qwen35",)),
@@ -163,7 +195,9 @@ _KINDS = (
     PreTokenizer((_GPT4O,), ignore_merges=True, names=("granite-embed-multi-97m",)),
     PreTokenizer(("@digits-by-thousands-at-boundary", _GPT4O), names=("tiny_aya", "cohere2moe")),
     PreTokenizer(
-        (_YOUTU_SCRIPTS, _cased(_CONTRACTIONS + "?", r"\p{N}", r"[\r\n/]*")), ignore_merges=True, names=("youtu",)
+        (_YOUTU_SCRIPTS, _cased(_CONTRACTIONS + "?", r"\p{N}", r"[\r\n/]*")),
+        ignore_merges=True,
+        names=("youtu",),
     ),
     PreTokenizer((_KIMI_K2,), names=("kimi-k2",)),
     PreTokenizer((r"\p{N}+", "@digits-by-thousands"), names=("superbpe",)),

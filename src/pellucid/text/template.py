@@ -98,7 +98,9 @@ def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, s
             sort_keys: bool = False) -> str:  # fmt: skip
     if isinstance(indent, int) and indent > 64:
         raise TemplateError(f"the chat template asked for an indent of {indent}")
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -170,7 +172,17 @@ def _environment() -> _Environment:
     environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     filters: dict[str, Any] = environment.filters
     filters.update(tojson=_tojson, join=_join, pellucid_loop=_loop, pellucid_concat=_concat)
-    for name in ("center", "indent", "wordwrap", "filesizeformat", "urlize", "xmlattr", "pprint", "batch", "slice"):
+    for name in (
+        "center",
+        "indent",
+        "wordwrap",
+        "filesizeformat",
+        "urlize",
+        "xmlattr",
+        "pprint",
+        "batch",
+        "slice",
+    ):
         if name in ("center", "indent", "batch", "slice"):
             filters[name] = _small_numbers(filters[name])
         else:
@@ -200,7 +212,9 @@ class ChatTemplate:
 
     def __init__(self, source: str) -> None:
         if len(source) > MAX_SOURCE:
-            raise TemplateError(f"the chat template has {len(source)} characters; at most {MAX_SOURCE} are allowed")
+            raise TemplateError(
+                f"the chat template has {len(source)} characters; at most {MAX_SOURCE} are allowed"
+            )
         self._environment = _environment()
         self._source = source
         self._compiled: dict[tuple[tuple[str, str], ...], jinja2.Template] = {}
@@ -210,7 +224,9 @@ class ChatTemplate:
         try:
             return self._environment.parse(self._source)
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"the chat template is broken at line {error.lineno}: {error.message}") from None
+            raise TemplateError(
+                f"the chat template is broken at line {error.lineno}: {error.message}"
+            ) from None
         except RecursionError:
             raise TemplateError("the chat template is nested too deep") from None
 
@@ -222,7 +238,9 @@ class ChatTemplate:
             if isinstance(value, str):
                 yield node, field, value
 
-    def render(self, variables: Mapping[str, Any], marks: Mapping[str, str], seconds: float = MAX_SECONDS) -> str:
+    def render(
+        self, variables: Mapping[str, Any], marks: Mapping[str, str], seconds: float = MAX_SECONDS
+    ) -> str:
         """The text, with every control token of the template's own literals as its mark. TemplateError."""
         token = _budget.set(Budget(seconds))
         try:
@@ -257,7 +275,9 @@ class ChatTemplate:
             self._bound_concatenation(tree)
             tree.set_environment(self._environment)
             code = self._environment.compile(tree, filename="<chat template>")
-            self._compiled = {marks: jinja2.Template.from_code(self._environment, code, self._environment.globals)}
+            self._compiled = {
+                marks: jinja2.Template.from_code(self._environment, code, self._environment.globals)
+            }
         return self._compiled[marks]
 
     def _bound_concatenation(self, node: nodes.Node) -> None:

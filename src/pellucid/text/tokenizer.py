@@ -140,7 +140,9 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         file = path / "tokenizer.json"
         if not file.is_file():
             raise ModelFileError(
-                path, "tokenizer.json", "is not in this folder; save a 'fast' tokenizer there, or use a GGUF file"
+                path,
+                "tokenizer.json",
+                "is not in this folder; save a 'fast' tokenizer there, or use a GGUF file",
             )
         return _load_hub(file)
     if path.suffix == ".json":
@@ -161,12 +163,17 @@ def _load_gguf(path: Path) -> Tokenizer:
         with open(path, "rb") as file:
             magic = file.read(4)
     except FileNotFoundError:
-        raise ModelNotFoundError(f"{path}: no such file; give a GGUF file, a tokenizer.json or its folder") from None
+        raise ModelNotFoundError(
+            f"{path}: no such file; give a GGUF file, a tokenizer.json or its folder"
+        ) from None
     except (OSError, ValueError) as error:
         raise ModelFileError(path, "file", f"cannot be read: {error}") from None
     if magic != GGUF_MAGIC:
         raise ModelFileError(
-            path, "file", f"expected a GGUF file, a tokenizer.json or its folder; it begins with {magic!r}", offset=0
+            path,
+            "file",
+            f"expected a GGUF file, a tokenizer.json or its folder; it begins with {magic!r}",
+            offset=0,
         )
     from pellucid.text.gguf_vocabulary import GGUFTokenizer
     from pellucid.weights.gguf import GGUFFile

@@ -37,7 +37,9 @@ def random_tensor(weight_format: Format, rows: int, width: int, seed: int = 0) -
     blocks = rows * width // weight_format.block_size
     raw = rng.integers(0, 256, (blocks, weight_format.block_bytes), dtype=np.uint8)
     for at in SCALES[weight_format.label]:
-        raw[:, at : at + 2] = rng.uniform(0.002, 0.02, blocks).astype(np.float16).view(np.uint8).reshape(-1, 2)
+        raw[:, at : at + 2] = (
+            rng.uniform(0.002, 0.02, blocks).astype(np.float16).view(np.uint8).reshape(-1, 2)
+        )
     return Tensor("w", (rows, width), weight_format, raw.reshape(-1))
 
 
@@ -104,7 +106,10 @@ def test_rowwise_operations_are_their_twins(isa: str) -> None:
     for interleaved in (False, True):
         tables = ops.rope_table(inv_freq, 512), REFERENCE.rope_table(inv_freq, 512)
         pairs.append(
-            (ops.rope(x, positions, tables[0], 24, interleaved), REFERENCE.rope(x, positions, tables[1], 24, interleaved))
+            (
+                ops.rope(x, positions, tables[0], 24, interleaved),
+                REFERENCE.rope(x, positions, tables[1], 24, interleaved),
+            )
         )
     for name in ("silu", "gelu_tanh", "gelu"):
         pairs.append((ops.glu(x, y, name), REFERENCE.glu(x, y, name)))
@@ -123,8 +128,12 @@ def test_embed_reads_rows_of_the_file(label: str) -> None:
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kv_format", ["f32", "f16"])
-@pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "window"), [(4, 1, 64, None), (6, 3, 20, 50), (10, 1, 16, 300)])
-def test_attention_is_its_twin(isa: str, kv_format: str, heads: int, kv_heads: int, head_dim: int, window: int | None) -> None:
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "window"), [(4, 1, 64, None), (6, 3, 20, 50), (10, 1, 16, 300)]
+)
+def test_attention_is_its_twin(
+    isa: str, kv_format: str, heads: int, kv_heads: int, head_dim: int, window: int | None
+) -> None:
     """Two sequences of different lengths, blocks in any order, in chunks; the twin sees all at once."""
     rng = np.random.default_rng(4)
     lengths, block_size = (330, 41), 32
@@ -132,7 +141,8 @@ def test_attention_is_its_twin(isa: str, kv_format: str, heads: int, kv_heads: i
     order = rng.permutation(16).astype(np.int32)
     tables = np.stack([order[:12], np.append(order[12:14], np.zeros(10, np.int32))]).astype(np.int32)
     q, k, v = (
-        [rng.normal(size=(n, h * head_dim)).astype(np.float32) for n in lengths] for h in (heads, kv_heads, kv_heads)
+        [rng.normal(size=(n, h * head_dim)).astype(np.float32) for n in lengths]
+        for h in (heads, kv_heads, kv_heads)
     )
 
     def run(ops: CpuOps | ReferenceOps, chunk: int) -> list[np.ndarray]:

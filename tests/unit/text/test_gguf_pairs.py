@@ -62,11 +62,16 @@ def test_never_two_bos() -> None:
     assert tokenizer.encode("<|begin_of_text|>hi", parse_special=True).count(bos) == 1
     assert tokenizer.encode("hi")[0] == bos
     assert tokenizer.encode("<|begin_of_text|>hi").count(bos) == 1  # the text stays text behind the one BOS
-    assert tokenizer.encode("<|begin_of_text|>hi")[1:] == tokenizer.encode("<|begin_of_text|>hi", add_bos=False)
+    assert tokenizer.encode("<|begin_of_text|>hi")[1:] == tokenizer.encode(
+        "<|begin_of_text|>hi", add_bos=False
+    )
 
 
 def test_what_ends_a_generation() -> None:
     tokenizer = load_tokenizer(TOKENIZERS / "ggml-vocab-llama-bpe.gguf")
     assert {tokenizer.piece(i) for i in tokenizer.eos_ids} == {"<|end_of_text|>", "<|eot_id|>"}
     tokenizer = load_tokenizer(TOKENIZERS / "ggml-vocab-qwen2.gguf")
-    assert {tokenizer.piece(i) for i in tokenizer.eos_ids} == {"<|endoftext|>", "<|im_end|>"}  # not HTML's </s>
+    assert {tokenizer.piece(i) for i in tokenizer.eos_ids} == {
+        "<|endoftext|>",
+        "<|im_end|>",
+    }  # not HTML's </s>

@@ -37,7 +37,9 @@ def test_words_are_those_of_the_library(stages: tuple[str, ...]) -> None:
         assert vocabulary.words(text) == reference(stages, text), text
 
 
-@pytest.mark.parametrize("name", [r"\p{L}", r"\p{N}", r"\p{P}", r"\p{S}", r"\p{M}", r"\p{Lu}", r"\p{Lm}", r"\s"])
+@pytest.mark.parametrize(
+    "name", [r"\p{L}", r"\p{N}", r"\p{P}", r"\p{S}", r"\p{M}", r"\p{Lu}", r"\p{Lm}", r"\s"]
+)
 def test_character_classes_agree_on_every_code_point(name: str) -> None:
     """A run of all code points, cut where the class begins and ends."""
     vocabulary = byte_vocabulary([f"{name}+"])
