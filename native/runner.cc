@@ -105,7 +105,7 @@ void Runner::submit(const Stage* stages, int num_stages) {
   if (recording_) recording_->stages.insert(recording_->stages.end(), stages, stages + num_stages);
   if (std::all_of(stages, stages + num_stages, [](const Stage& s) { return s.serial; })) {
     for (int i = 0; i < num_stages; ++i) {
-      Worker alone{0, 1, nullptr};
+      Worker alone = Worker::alone();
       stages[i].run(stages[i].arguments, alone);
     }
     return;

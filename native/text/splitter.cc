@@ -66,7 +66,7 @@ std::vector<size_t> split_words(const Vocabulary& vocabulary, std::string_view t
   for (size_t& end : ends) {
     for (; i < end; ++i) {
       const uint32_t c = code_points[i];
-      byte += c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+      byte += c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : c < kStrayByte ? 4 : 1;
     }
     end = byte;
   }

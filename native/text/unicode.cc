@@ -72,14 +72,24 @@ bool is_word(uint32_t c) {
 }
 
 uint32_t next_code_point(std::string_view text, size_t& pos) {
+  constexpr uint32_t kLeast[] = {0, 0, 0x80, 0x800, 0x10000};
   const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char lead = byte(pos);
   const uint32_t length = utf8_length(lead);
-  if (length == 1 || pos + length > text.size()) return byte(pos++);
-  uint32_t c = lead & (0xFF >> (length + 1));
-  for (uint32_t i = 1; i < length; ++i) c = c << 6 | (byte(pos + i) & 0x3F);
-  pos += length;
-  return c;
+  if (lead < 0x80) return byte(pos++);
+  if (length > 1 && pos + length <= text.size()) {
+    uint32_t c = lead & (0xFF >> (length + 1));
+    bool sound = true;
+    for (uint32_t i = 1; i < length; ++i) {
+      sound = sound && (byte(pos + i) & 0xC0) == 0x80;
+      c = c << 6 | (byte(pos + i) & 0x3F);
+    }
+    if (sound && c >= kLeast[length] && c < 0x110000) {
+      pos += length;
+      return c;
+    }
+  }
+  return kStrayByte + byte(pos++);
 }
 
 void append_utf8(std::string& out, uint32_t c) {

@@ -30,7 +30,9 @@ constexpr uint32_t utf8_length(unsigned char lead) {
   return lead < 0xC0 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : lead < 0xF8 ? 4 : 1;
 }
 
-// The code point at text[pos]; advances pos. The text is valid UTF-8 (it comes from a Python string).
+// The code point at text[pos]; advances pos. Text comes from Python and is valid UTF-8, but a vocabulary may hold a
+// special piece that is a part of a character: a byte that belongs to none is kStrayByte + byte, one byte long.
+constexpr uint32_t kStrayByte = 0x110000;
 uint32_t next_code_point(std::string_view text, size_t& pos);
 
 void append_utf8(std::string& out, uint32_t code_point);

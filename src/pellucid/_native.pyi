@@ -21,10 +21,8 @@ class Matrix:
 
     @property
     def shape(self) -> tuple[Any, ...]: ...
-
     @property
     def format(self) -> str: ...
-
     @property
     def num_bytes(self) -> int: ...
 
@@ -38,38 +36,84 @@ class Runner:
     """A pool of threads and the kernels of one instruction set."""
 
     def __init__(self, num_threads: int, isa: str | None = None) -> None: ...
-
     @property
     def num_threads(self) -> int: ...
-
     @property
     def isa(self) -> str: ...
-
     @property
     def packed_bytes(self) -> int: ...
-
-    def allocate(self, format: str, outputs: int, inputs: int, bias: NDArray[np.float32] | None) -> Matrix: ...
-
+    def allocate(
+        self, format: str, outputs: int, inputs: int, bias: NDArray[np.float32] | None
+    ) -> Matrix: ...
     def pack_rows(self, matrix: Matrix, first: int, data: NDArray[np.uint8]) -> None: ...
-
-    def linear(self, arg0: NDArray[np.float32], arg1: Sequence[Matrix], arg2: Sequence[NDArray[np.float32]], /) -> None: ...
-
-    def embed(self, arg0: str, arg1: NDArray[np.uint8], arg2: int, arg3: NDArray[np.int32], arg4: float, arg5: NDArray[np.float32], /) -> None: ...
-
-    def rms_norm(self, arg0: NDArray[np.float32], arg1: NDArray[np.float32], arg2: float, arg3: NDArray[np.float32], /) -> None: ...
-
-    def layer_norm(self, arg0: NDArray[np.float32], arg1: NDArray[np.float32], arg2: NDArray[np.float32], arg3: float, arg4: NDArray[np.float32], /) -> None: ...
-
-    def rope(self, arg0: NDArray[np.float32], arg1: NDArray[np.int32], arg2: NDArray[np.float32], arg3: NDArray[np.float32], arg4: int, arg5: bool, arg6: NDArray[np.float32], /) -> None: ...
-
-    def glu(self, gate: NDArray[np.float32], up: NDArray[np.float32] | None, activation: int, out: NDArray[np.float32]) -> None: ...
-
-    def add(self, arg0: NDArray[np.float32], arg1: NDArray[np.float32], arg2: NDArray[np.float32], /) -> None: ...
-
-    def rows(self, arg0: NDArray[np.float32], arg1: NDArray[np.int32], arg2: NDArray[np.float32], /) -> None: ...
-
-    def attention(self, arg0: NDArray[np.float32], arg1: NDArray[np.float32], arg2: NDArray[np.float32], arg3: NDArray[Any], arg4: NDArray[Any], arg5: NDArray[np.int32], arg6: NDArray[np.int32], arg7: NDArray[np.int32], arg8: NDArray[np.int32], arg9: int, arg10: int, arg11: int, arg12: int, arg13: float, arg14: NDArray[np.float32], /) -> None: ...
-
+    def linear(
+        self, arg0: NDArray[np.float32], arg1: Sequence[Matrix], arg2: Sequence[NDArray[np.float32]], /
+    ) -> None: ...
+    def embed(
+        self,
+        arg0: str,
+        arg1: NDArray[np.uint8],
+        arg2: int,
+        arg3: NDArray[np.int32],
+        arg4: float,
+        arg5: NDArray[np.float32],
+        /,
+    ) -> None: ...
+    def rms_norm(
+        self, arg0: NDArray[np.float32], arg1: NDArray[np.float32], arg2: float, arg3: NDArray[np.float32], /
+    ) -> None: ...
+    def layer_norm(
+        self,
+        arg0: NDArray[np.float32],
+        arg1: NDArray[np.float32],
+        arg2: NDArray[np.float32],
+        arg3: float,
+        arg4: NDArray[np.float32],
+        /,
+    ) -> None: ...
+    def rope(
+        self,
+        arg0: NDArray[np.float32],
+        arg1: NDArray[np.int32],
+        arg2: NDArray[np.float32],
+        arg3: NDArray[np.float32],
+        arg4: int,
+        arg5: bool,
+        arg6: NDArray[np.float32],
+        /,
+    ) -> None: ...
+    def glu(
+        self,
+        gate: NDArray[np.float32],
+        up: NDArray[np.float32] | None,
+        activation: int,
+        out: NDArray[np.float32],
+    ) -> None: ...
+    def add(
+        self, arg0: NDArray[np.float32], arg1: NDArray[np.float32], arg2: NDArray[np.float32], /
+    ) -> None: ...
+    def rows(
+        self, arg0: NDArray[np.float32], arg1: NDArray[np.int32], arg2: NDArray[np.float32], /
+    ) -> None: ...
+    def attention(
+        self,
+        arg0: NDArray[np.float32],
+        arg1: NDArray[np.float32],
+        arg2: NDArray[np.float32],
+        arg3: NDArray[Any],
+        arg4: NDArray[Any],
+        arg5: NDArray[np.int32],
+        arg6: NDArray[np.int32],
+        arg7: NDArray[np.int32],
+        arg8: NDArray[np.int32],
+        arg9: int,
+        arg10: int,
+        arg11: int,
+        arg12: int,
+        arg13: float,
+        arg14: NDArray[np.float32],
+        /,
+    ) -> None: ...
     def probe_read(self, arg: int, /) -> float:
         """Bytes a second, read in order by all threads."""
 
@@ -79,43 +123,37 @@ class Runner:
         """
 
     def start_recording(self) -> None: ...
-
     def stop_recording(self) -> Program: ...
-
     def run(self, arg: Program, /) -> None: ...
 
 class Vocabulary:
     """The pieces of a GGUF vocabulary, read in place, and their encoder."""
 
-    def __init__(self, kind: str, buffer: NDArray[np.uint8], offset: int, count: int, types: NDArray[np.uint8] | None, scores: NDArray[np.float32] | None) -> None: ...
-
+    def __init__(
+        self,
+        kind: str,
+        buffer: NDArray[np.uint8],
+        offset: int,
+        count: int,
+        types: NDArray[np.uint8] | None,
+        scores: NDArray[np.float32] | None,
+    ) -> None: ...
     def set_merges(self, arg0: NDArray[np.uint8], arg1: int, arg2: int, /) -> int: ...
-
     def set_stages(self, arg: Sequence[str], /) -> None: ...
-
-    def set_options(self, *, add_space_prefix: bool, ignore_merges: bool, newline_words: bool, unknown_id: int | None) -> None: ...
-
+    def set_options(
+        self, *, add_space_prefix: bool, ignore_merges: bool, newline_words: bool, unknown_id: int | None
+    ) -> None: ...
     def finish(self) -> None: ...
-
     @property
     def size(self) -> int: ...
-
     def find(self, arg: str, /) -> int | None: ...
-
     def piece(self, arg: int, /) -> builtins.bytes: ...
-
     def bytes(self, arg: int, /) -> builtins.bytes: ...
-
     def flags(self, arg: int, /) -> int: ...
-
     def set_flags(self, arg0: int, arg1: int, /) -> None: ...
-
     def ids_of_type(self, arg: int, /) -> list[int]: ...
-
     def encode(self, parts: list[Any], parse_special: bool) -> tuple[Any, ...]: ...
-
     def join(self, arg: Sequence[int], /) -> builtins.bytes: ...
-
     def words(self, arg: str, /) -> list[Any]: ...
 
 def argmax(logits: NDArray[np.float32]) -> int:
@@ -143,7 +181,9 @@ def keep_min_p(logits: NDArray[np.float32], p: float) -> None:
 def philox(counter: NDArray[np.uint32], key: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
     """Philox4x32-10."""
 
-def gumbel(seed: int, sample: int, position: int, stream: int, ids: NDArray[np.int32], out: NDArray[np.float64]) -> None:
+def gumbel(
+    seed: int, sample: int, position: int, stream: int, ids: NDArray[np.int32], out: NDArray[np.float64]
+) -> None:
     """Fills out (float64) with the keyed Gumbel noise of each id."""
 
 def gumbel_argmax(logits: NDArray[np.float32], seed: int, sample: int, position: int, stream: int) -> int:
@@ -164,5 +204,7 @@ def scan_strings(data: NDArray[np.uint8], offset: int, count: int) -> tuple[int,
     Walk `count` length-prefixed strings: (byte after the last one read, how many fit into data).
     """
 
-def string_spans(data: NDArray[np.uint8], offset: int, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[int, int]:
+def string_spans(
+    data: NDArray[np.uint8], offset: int, starts: NDArray[np.int64], lengths: NDArray[np.int64]
+) -> tuple[int, int]:
     """As scan_strings, and fills starts and lengths, int64 [count]."""

@@ -6,12 +6,11 @@ A step's numbers depend on its tokens, its positions and the model, and on nothi
 from __future__ import annotations
 
 import itertools
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 from backends import backend, replaying
+from real_models import real_model
 from recorder import Recorder
 from tiny_checkpoints import make
 
@@ -167,11 +166,8 @@ def test_samples_of_one_request_share_its_prompt(folder, name):
 
 @pytest.mark.slow
 def test_one_hash_on_a_real_model():
-    """SmolLM2-135M-Instruct (PELLUCID_TEST_MODEL names its file): each axis in full, and random settings."""
-    path = os.environ.get("PELLUCID_TEST_MODEL")
-    if path is None or not Path(path).exists():
-        pytest.skip("PELLUCID_TEST_MODEL does not name a model file")
-    checkpoint = open_checkpoint(path)
+    """SmolLM2-135M-Instruct: each axis in full, and random settings."""
+    checkpoint = open_checkpoint(real_model("smollm2"))
     rng = np.random.default_rng(9)
     prompt = rng.integers(0, 20000, 150).tolist()
     cover = [(BATCHES[i], CHUNKS[i], THREADS[i % 2], HITS[i]) for i in range(4)]

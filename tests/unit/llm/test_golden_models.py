@@ -12,31 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from real_models import real_model
 
-from pellucid import LLM, PellucidError, locate
+from pellucid import LLM
 
 SHARED = Path(os.environ.get("PELLUCID_SHARED", Path(__file__).parents[4] / "shared"))
 NEAR_TIE = 0.5  # nats between the two best: below that the choice may differ
-MODELS = {
-    "smollm2": ("smollm2-135m-q4_1.json", "smollm2-135m-instruct"),
-    "gemma3": ("gemma3-270m-q4_k_m.json", "gemma-3-270m"),
-}
+GOLDEN = {"smollm2": "smollm2-135m-q4_1.json", "gemma3": "gemma3-270m-q4_k_m.json"}
 
 
 @pytest.fixture(scope="module", params=["smollm2", pytest.param("gemma3", marks=pytest.mark.slow)])
 def golden(request):
     """(a loaded model, its golden runs, the whole file), or a skip that says why."""
-    file, name = MODELS[request.param]
+    file = GOLDEN[request.param]
     runs = SHARED / "data" / "golden" / file
     if not runs.is_file():
         pytest.skip(f"{runs} is not here")
-    local = Path(os.environ.get("PELLUCID_TEST_MODELS", "")) / f"{request.param}.gguf"
-    try:
-        path = local if "PELLUCID_TEST_MODELS" in os.environ and local.is_file() else locate(name)
-    except PellucidError as error:
-        pytest.skip(f"{name} cannot be had: {error}")
     data = json.loads(runs.read_text())
-    with LLM(path) as llm:
+    with LLM(real_model(request.param)) as llm:
         yield llm, data["results"], data
 
 

@@ -52,7 +52,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]
                 eos_token_id=2,
                 add_bos_token=name == "phi",
                 **{"tokenizer.chat_template": template},
-            )  # fmt: skip
+            )
         )
         for name, template in TEMPLATES.items()
     }

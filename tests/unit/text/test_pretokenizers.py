@@ -63,7 +63,8 @@ def test_a_pattern_outside_of_the_dialect_is_refused(source: str) -> None:
 
 
 def test_every_kind_of_the_issue_is_there() -> None:
-    names = """llama-bpe llama3 deepseek-llm deepseek-coder deepseek-v3 falcon mpt starcoder gpt-2 refact command-r qwen2
+    names = """llama-bpe llama3 deepseek-llm deepseek-coder deepseek-v3 falcon mpt starcoder gpt-2 refact command-r
+    qwen2
     stablelm2 olmo dbrx smaug-bpe poro-chat chatglm-bpe viking jais tekken smollm codeshell bloom gpt3-finnish exaone
     exaone4 minerva-7b megrez gpt-4o superbpe trillion bailingmoe llama4 seed-coder hunyuan kimi-k2 default"""
     assert set(re.findall(r"\S+", names)) <= set(pretokenizers)

@@ -80,14 +80,12 @@ def write_gguf(path: Path, **tokenizer: object) -> Path:
 
 
 def write_spm(path: Path, pieces: Sequence[tuple[str, float, int]], **more: object) -> Path:
-    return write_gguf(
-        path,
-        model="llama",
-        tokens=[piece for piece, _, _ in pieces],
-        scores=np.array([score for _, score, _ in pieces], np.float32),
-        token_type=np.array([kind for _, _, kind in pieces], np.int32),
+    settings: dict[str, object] = {
+        "scores": np.array([score for _, score, _ in pieces], np.float32),
+        "token_type": np.array([kind for _, _, kind in pieces], np.int32),
         **more,
-    )
+    }
+    return write_gguf(path, model="llama", tokens=[piece for piece, _, _ in pieces], **settings)
 
 
 def spm_pieces(normal: Sequence[tuple[str, float]]) -> list[tuple[str, float, int]]:

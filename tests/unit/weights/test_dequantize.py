@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import gguf
 import numpy as np
 import pytest
+from real_models import real_model
 
 from pellucid import _native
 from pellucid.weights.gguf import GGUFFile
 from pellucid.weights.tensor import Format, Tensor
-
-MODELS = Path(os.environ.get("PELLUCID_MODELS", Path(__file__).parents[4] / "models"))
 
 
 def _reference(data: np.ndarray, label: str) -> np.ndarray:
@@ -130,9 +126,7 @@ def test_rows_are_views_of_the_same_values() -> None:
 @pytest.mark.parametrize("name", ["smollm2", pytest.param("gemma3", marks=pytest.mark.slow)])
 def test_real_model(name: str) -> None:
     """At least one tensor of each format of the file, whole; embeddings by their first rows."""
-    path = MODELS / f"{name}.gguf"
-    if not path.exists():
-        pytest.skip(f"{path} is not here; set PELLUCID_MODELS to a folder that holds {name}.gguf")
+    path = real_model(name)
     ours = GGUFFile(path)  # the other reader is what takes long: it copies each of 262,144 strings
     seen: set[Format] = set()
     for tensor in gguf.GGUFReader(path).tensors:
