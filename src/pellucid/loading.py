@@ -110,7 +110,7 @@ def load(
     )
     chunk = options.prefill_chunk or DEFAULT_CHUNK
     engine = Engine(
-        model,
+        ops.replaying(model),
         ops,
         num_blocks=capacity.num_blocks,
         block_size=capacity.block_size,

@@ -97,6 +97,9 @@ _GGUF_KNOWN: Final = frozenset({
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
     "rope.scaling.finetuned",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_attn_factor",
 })  # fmt: skip
 
 

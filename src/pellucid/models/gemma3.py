@@ -27,7 +27,7 @@ from pellucid.models.config import (
     decoder_shape,
     layer_windows,
 )
-from pellucid.models.rope import MAX_THETA, inverse_frequencies, plain_frequencies
+from pellucid.models.rope import MAX_THETA, Rotation, plain_frequencies, rotation
 from pellucid.models.weights import DECODER, Weights
 from pellucid.ops.base import Ops
 from pellucid.types import Batch, Float32, LayerSpec
@@ -194,17 +194,18 @@ def _windows(settings: Settings, num_layers: int) -> list[int | None]:
 
 def _rope_tables(settings: Settings, shape: DecoderShape, ops: Ops) -> tuple[Any, Any]:
     """(for layers that attend to everything, for layers with a window: never scaled)."""
-    full = inverse_frequencies(settings, shape.head_dim, layer_type="full_attention", default_theta=1e6)
+    full = rotation(settings, shape.head_dim, layer_type="full_attention", default_theta=1e6)
     local = {"high": MAX_THETA, "default": 1e4}
     if not settings.is_gguf and settings.raw(None, "rope_parameters") is not None:
-        sliding = inverse_frequencies(
-            settings, shape.head_dim, layer_type="sliding_attention", default_theta=1e4
-        )
+        sliding = rotation(settings, shape.head_dim, layer_type="sliding_attention", default_theta=1e4)
     else:
         theta = settings.number("rope.freq_base_swa", "rope_local_base_freq", **local)
-        sliding = plain_frequencies(theta, shape.head_dim).astype(np.float32)
+        sliding = Rotation(plain_frequencies(theta, shape.head_dim).astype(np.float32))
     length = shape.context_length
-    return ops.rope_table(full, length), ops.rope_table(sliding, length)
+    return (
+        ops.rope_table(full.inv_freq, length, full.scale),
+        ops.rope_table(sliding.inv_freq, length, sliding.scale),
+    )
 
 
 def _attention_scale(settings: Settings, shape: DecoderShape) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pellucid.models.base import Checkpoint, models
 from pellucid.models.config import MAX_CONTEXT, DecoderShape, Settings, decoder_shape
-from pellucid.models.rope import inverse_frequencies
+from pellucid.models.rope import rotation
 from pellucid.models.weights import DECODER, Weights
 from pellucid.ops.base import Ops
 from pellucid.types import Batch, Float32, LayerSpec
@@ -82,13 +82,13 @@ class Llama:
         settings.choice(None, "hidden_act", {"silu": "silu", "swish": "silu"}, default="silu")
         embedding = weights.embedding(shape.width)
         self.ops, self.shape, self.interleaved = ops, shape, settings.is_gguf
-        self.width, self.context_length = shape.width, shape.context_length
+        self.width = shape.width
         self.vocabulary_size = embedding.shape[0]
         windows = _windows(settings, shape.num_layers)
         self.layers = [LayerSpec(shape.num_kv_heads, shape.head_dim, window) for window in windows]
-        self.rope = ops.rope_table(
-            _inverse_frequencies(settings, weights, shape.head_dim), shape.context_length
-        )
+        turn = rotation(settings, shape.head_dim, _frequency_factors(weights, shape.head_dim))
+        self.context_length = max(shape.context_length, turn.context_length)
+        self.rope = ops.rope_table(turn.inv_freq, self.context_length, turn.scale)
         self.embedding = ops.embedding(embedding)
         biases = _biases(settings)
         self.blocks = [_layer(weights, shape, index, *biases) for index in range(shape.num_layers)]
@@ -152,6 +152,7 @@ def _windows(settings: Settings, num_layers: int) -> list[int | None]:
     return [window or None] * num_layers
 
 
-def _inverse_frequencies(settings: Settings, weights: Weights, head_dim: int) -> Float32:
+def _frequency_factors(weights: Weights, head_dim: int) -> Float32 | None:
+    """What divides the rotation's frequencies, [head_dim / 2]: how GGUF states Llama 3's scaling."""
     factors = weights.named("rope_freqs.weight", head_dim // 2)
-    return inverse_frequencies(settings, head_dim, None if factors is None else factors.dequantize())
+    return None if factors is None else factors.dequantize()

@@ -18,7 +18,7 @@ from pellucid.models.config import (
     decoder_shape,
     layer_windows,
 )
-from pellucid.models.rope import inverse_frequencies
+from pellucid.models.rope import rotation
 from pellucid.models.weights import DECODER, Weights
 from pellucid.ops.base import Ops
 from pellucid.types import Batch, Float32, LayerSpec
@@ -71,11 +71,13 @@ class Qwen2:
         settings.choice(None, "hidden_act", {"silu": "silu", "swish": "silu"}, default="silu")
         embedding = weights.embedding(shape.width)
         self.ops, self.shape = ops, shape
-        self.width, self.context_length = shape.width, shape.context_length
+        self.width = shape.width
         self.vocabulary_size = embedding.shape[0]
         windows = qwen_windows(settings, shape.num_layers)
         self.layers = [LayerSpec(shape.num_kv_heads, shape.head_dim, window) for window in windows]
-        self.rope = ops.rope_table(inverse_frequencies(settings, shape.head_dim), shape.context_length)
+        turn = rotation(settings, shape.head_dim)
+        self.context_length = max(shape.context_length, turn.context_length)
+        self.rope = ops.rope_table(turn.inv_freq, self.context_length, turn.scale)
         self.embedding = ops.embedding(embedding)
         self.blocks = [_layer(weights, shape, index) for index in range(shape.num_layers)]
         self.norm = weights.vector("norm", shape.width)

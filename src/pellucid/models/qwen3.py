@@ -12,7 +12,7 @@ from typing import Any
 from pellucid.models.base import Checkpoint, models
 from pellucid.models.config import DecoderShape, Settings, decoder_shape
 from pellucid.models.qwen2 import HUB_DEFAULTS, qwen_windows
-from pellucid.models.rope import inverse_frequencies
+from pellucid.models.rope import rotation
 from pellucid.models.weights import DECODER, Weights
 from pellucid.ops.base import Ops
 from pellucid.types import Batch, Float32, LayerSpec
@@ -77,11 +77,13 @@ class Qwen3:
         bias = None if settings.is_gguf else settings.flag(None, "attention_bias", default=False)
         embedding = weights.embedding(shape.width)
         self.ops, self.shape = ops, shape
-        self.width, self.context_length = shape.width, shape.context_length
+        self.width = shape.width
         self.vocabulary_size = embedding.shape[0]
         windows = qwen_windows(settings, shape.num_layers)
         self.layers = [LayerSpec(shape.num_kv_heads, shape.head_dim, window) for window in windows]
-        self.rope = ops.rope_table(inverse_frequencies(settings, shape.head_dim), shape.context_length)
+        turn = rotation(settings, shape.head_dim)
+        self.context_length = max(shape.context_length, turn.context_length)
+        self.rope = ops.rope_table(turn.inv_freq, self.context_length, turn.scale)
         self.embedding = ops.embedding(embedding)
         self.blocks = [_layer(weights, shape, index, bias) for index in range(shape.num_layers)]
         self.norm = weights.vector("norm", shape.width)

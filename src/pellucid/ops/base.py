@@ -31,6 +31,10 @@ class Ops(Protocol):
     def kv_cache(self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str) -> Any:
         """K and V tensors for all layers: kv_format "f32" or "f16". Memory is touched only where written."""
 
+    def replaying(self, model: Any) -> Any:
+        """The model in the fastest form that this backend has for passes of a shape that comes again: the
+        same bits. Its logits are valid until its next call."""
+
     # --- in a forward pass --------------------------------------------------------------------------
     def embed(self, table: Any, token_ids: Int32, scale: float = 1.0) -> Float32:
         """[rows] -> [rows, width], each value times `scale` (one float32 multiplication)."""

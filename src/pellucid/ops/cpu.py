@@ -145,6 +145,11 @@ class CpuOps:
     def kv_cache(self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str) -> KVCache:
         return KVCache(specs, num_blocks, block_size, kv_format)
 
+    def replaying(self, model: Any) -> Any:
+        from pellucid.ops.replay import Replay
+
+        return Replay(model, self)
+
     # --- in a forward pass ----------------------------------------------------------------------------
     def embed(self, table: Embedding, token_ids: Int32, scale: float = 1.0) -> Float32:
         weight = table.weight

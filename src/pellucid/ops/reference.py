@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +89,9 @@ class ReferenceOps:
         self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str
     ) -> ReferenceCache:
         return ReferenceCache(specs, num_blocks, block_size, kv_format)
+
+    def replaying(self, model: Any) -> Any:
+        return model
 
     # --- in a forward pass ----------------------------------------------------------------------------
     def embed(self, table: Tensor, token_ids: Int32, scale: float = 1.0) -> Float32:

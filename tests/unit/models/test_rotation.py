@@ -11,7 +11,7 @@ from tiny_checkpoints import llama3_factors
 
 from pellucid.errors import ModelFileError, UnsupportedModelError
 from pellucid.models.config import Settings
-from pellucid.models.rope import inverse_frequencies, llama3_scaled, plain_frequencies
+from pellucid.models.rope import llama3_scaled, plain_frequencies, rotation
 
 
 def settings(**changes):
