@@ -87,8 +87,23 @@ def _decoder_settings(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     if parameters.get("rope_type", parameters.get("type")) == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(parameters["factor"])
+    if parameters.get("rope_type", parameters.get("type")) == "yarn":
+        _yarn_settings(writer, parameters)
     if architecture_of(config) == "gemma3":
         _gemma3_settings(writer, config)
+
+
+def _yarn_settings(writer: gguf.GGUFWriter, parameters: dict[str, Any]) -> None:
+    writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    writer.add_rope_scaling_factor(parameters["factor"])
+    writer.add_rope_scaling_orig_ctx_len(parameters["original_max_position_embeddings"])
+    for name, add in (
+        ("attention_factor", writer.add_rope_scaling_yarn_attn_factor),
+        ("beta_fast", writer.add_rope_scaling_yarn_beta_fast),
+        ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
+    ):
+        if name in parameters:
+            add(parameters[name])
 
 
 def _gemma3_settings(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:

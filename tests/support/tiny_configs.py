@@ -91,6 +91,28 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "qwen2",
         {"use_sliding_window": True, "sliding_window": 17, "max_window_layers": 1},
     ),
+    "qwen2-yarn": (
+        "qwen2",
+        {
+            "max_position_embeddings": 128,
+            "rope_theta": 10000.0,
+            "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128},
+        },
+    ),
+    "llama-yarn": (
+        "llama",
+        {
+            "rope_scaling": {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "original_max_position_embeddings": 128,
+                "attention_factor": 1.1,
+                "beta_fast": 16,
+                "beta_slow": 2,
+            },
+            "head_dim": 64,
+        },
+    ),
     "qwen3": ("qwen3", {}),
     "qwen3-untied-biases": (
         "qwen3",

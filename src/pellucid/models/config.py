@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Final
 
+import numpy as np
+
 from pellucid.errors import ModelFileError, UnsupportedModelError
 from pellucid.models.base import Checkpoint
 
@@ -74,7 +76,11 @@ _GGUF_NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     "attention.max_alibi_bias": (0.0,),
     "attention.shared_kv_layers": (0,),
     "attention.output_scale": (1.0,),
+    "attention.key_length_mla": (0,),
+    "attention.value_length_mla": (0,),
     "rope.scaling.attn_factor": (1.0,),
+    "rope.scaling.yarn_ext_factor": (1.0, -1.0),  # the whole of YaRN; not stated
+    "rope.scaling.yarn_log_multiplier": (0.0,),
 }
 
 # GGUF: settings in the two families that shape attention which a model file reads, or which inform only.
@@ -129,6 +135,8 @@ class Settings:
         key, value = self._find(gguf, hub, default)
         if value is None and default is None:
             return 0
+        if self.is_gguf and isinstance(value, np.ndarray) and len(value) and (value == value[0]).all():
+            value = value[0]  # one entry a layer, all the same
         if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
             raise self.error(key, f"expected an integer from {low} to {high}, found {_show(value)}")
         return int(value)

@@ -174,9 +174,11 @@ def _layer(weights: Weights, shape: DecoderShape, index: int, bias: bool | None)
 
 def _windows(settings: Settings, num_layers: int) -> list[int | None]:
     """Of every `pattern` layers the last attends to everything, the others within the window."""
-    window = (
-        settings.integer("attention.sliding_window", "sliding_window", high=MAX_CONTEXT, default=None) or None
+    low = 0 if settings.is_gguf else 1  # 0 in GGUF: no layer has one
+    stated = settings.integer(
+        "attention.sliding_window", "sliding_window", low=low, high=MAX_CONTEXT, default=None
     )
+    window = stated or None
     layer_types = settings.raw(None, "layer_types")
     if layer_types is not None:
         return layer_windows(settings, num_layers, window, layer_types)

@@ -234,8 +234,8 @@ def yarn_scaled(
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, head_dim - 1)
     high = high + 0.001 if high == low else high  # a step; transformers' and llama.cpp's guard
-    divided = np.clip((np.arange(len(inv_freq)) - low) / (high - low), 0.0, 1.0)
-    return inv_freq * (1.0 - divided) + inv_freq / factor * divided
+    divided: NDArray[np.float64] = np.clip((np.arange(len(inv_freq)) - low) / (high - low), 0.0, 1.0)
+    return inv_freq * (1.0 - divided) + inv_freq * (divided / factor)
 
 
 def _unsupported_kind(settings: Settings, key: str, kind: Any) -> Exception:

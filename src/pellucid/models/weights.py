@@ -39,9 +39,9 @@ DECODER: Final = {
 # Names of the Hub's text models begin with one of these, by the class that saved them.
 DECODER_PREFIXES: Final = ("model.", "", "model.language_model.", "language_model.model.")
 
-# Tensors that change nothing: precomputed tables of older files, and the parts of image-and-text checkpoints
-# that text does not pass through.
-_IGNORED_ENDS: Final = ("rotary_emb.inv_freq", "attn.bias", "attn.masked_bias", "attn_rot_embd.weight")
+# Tensors that change nothing: precomputed tables of older files (weights/checkpoint.py leaves out the Hub's),
+# and the parts of image-and-text checkpoints that text does not pass through.
+_IGNORED_ENDS: Final = ("rotary_emb.inv_freq", ".attn.bias", ".attn.masked_bias", "attn_rot_embd.weight")
 _IGNORED_STARTS: Final = (
     "vision_tower.",
     "model.vision_tower.",
@@ -107,6 +107,8 @@ class Weights:
         """The output projection [vocabulary, width]. GGUF ties it to the embedding where it has none of its
         own; elsewhere the settings say."""
         name = "output.weight" if self.is_gguf else name
+        if self._prefix.endswith("language_model.model."):  # image-and-text checkpoints before transformers 5
+            name = f"{self._prefix.removesuffix('model.')}{name}"
         present = name in self.checkpoint
         if not (present if self.is_gguf else present or not tied):
             return self.ops.matrix(embedding)
@@ -115,7 +117,8 @@ class Weights:
             raise ModelFileError(
                 self.checkpoint.path,
                 name,
-                "differs from the embedding, but tie_word_embeddings says that they are one",
+                "differs from the embedding, but tie_word_embeddings says that they are one; "
+                "if the model has a head of its own, set tie_word_embeddings to false in config.json",
             )
         return self.ops.matrix(own)
 

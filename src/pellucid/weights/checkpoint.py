@@ -9,11 +9,12 @@ from typing import Any
 
 from pellucid.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from pellucid.weights.gguf import GGUFFile
+from pellucid.weights.iq4_nl import as_q8_0
 from pellucid.weights.json_text import load_object
 from pellucid.weights.mapped import quoted, require_regular_file
 from pellucid.weights.safetensors import SafetensorsFile
 from pellucid.weights.strings import StringArray
-from pellucid.weights.tensor import Tensor
+from pellucid.weights.tensor import Format, Tensor
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_INDEX_BYTES = 32 << 20
@@ -38,6 +39,10 @@ CLASSES = {
     "Gemma3ForConditionalGeneration": "gemma3",
     "GPT2LMHeadModel": "gpt2",
 }
+# Buffers that older classes saved with their weights, in any dtype: masks, and tables of rotations and
+# positions. The settings say the same, so nobody reads them.
+BUFFERS = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq", "rotary_emb.cos_cached",
+           "rotary_emb.sin_cached", "position_ids")  # fmt: skip
 # general.sampling.* that have another name in generation_config.json; the others keep theirs.
 SAMPLING_NAMES = {"temp": "temperature", "penalty_repeat": "repetition_penalty"}
 
@@ -88,7 +93,7 @@ class Checkpoint:
         if source is None:
             problem = f"expected it, but it is not among the {len(self._sources)} tensors of this model"
             raise ModelFileError(self.path, f"tensor {quoted(name)}", problem)
-        tensor = source.tensors[name] if isinstance(source, GGUFFile) else source.tensor(name)
+        tensor = _of_gguf(source, name) if isinstance(source, GGUFFile) else source.tensor(name)
         if shape is not None and tensor.shape != tuple(shape):
             problem = f"expected the shape {list(shape)}, found {list(tensor.shape)}"
             raise ModelFileError(source.path, f"tensor {quoted(name)}", problem)
@@ -139,7 +144,7 @@ Sources = tuple[dict[str, GGUFFile | SafetensorsFile], list[Path]]
 
 def _single(path: Path) -> Sources:
     source = SafetensorsFile(path)
-    return dict.fromkeys(source.entries, source), [path]
+    return {name: source for name in source.entries if not name.endswith(BUFFERS)}, [path]
 
 
 def _sharded(index: Path) -> Sources:
@@ -162,7 +167,8 @@ def _sharded(index: Path) -> Sources:
             shards[file] = SafetensorsFile(index.parent / file)
         if name not in shards[file].entries:
             raise ModelFileError(index, field, f"is not in {quoted(file)}, where the index has it")
-        sources[name] = shards[file]
+        if not name.endswith(BUFFERS):
+            sources[name] = shards[file]
     return sources, [index, *(shard.path for shard in shards.values())]
 
 
@@ -219,7 +225,7 @@ def _open_gguf(path: Path) -> Checkpoint:
     sources: dict[str, GGUFFile | SafetensorsFile] = {}
     for part in parts:
         part.require_supported()
-        for tensor in part.tensors:
+        for tensor in (*part.tensors, *part.iq4_nl):
             if tensor in sources:
                 raise ModelFileError(part.path, f"tensor {quoted(tensor)}", "is in two parts of the model")
             sources[tensor] = part
@@ -229,6 +235,14 @@ def _open_gguf(path: Path) -> Checkpoint:
     defaults = {SAMPLING_NAMES.get(key, key): value for key, value in sampling.items()}
     files = [part.path for part in parts]
     return Checkpoint(path, "gguf", architecture, config, defaults, sources, files, gguf=first)
+
+
+def _of_gguf(source: GGUFFile, name: str) -> Tensor:
+    """A tensor of the file; IQ4_NL as the Q8_0 with the same values, in memory of its own."""
+    if name not in source.iq4_nl:
+        return source.tensors[name]
+    shape, data = source.iq4_nl[name]
+    return Tensor(name, shape, Format.Q8_0, as_q8_0(data))
 
 
 def _split_part(path: Path) -> tuple[str, int, int] | None:

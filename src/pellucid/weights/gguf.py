@@ -16,7 +16,8 @@ import numpy as np
 
 from pellucid import _native
 from pellucid.errors import ModelFileError, UnsupportedModelError
-from pellucid.types import Array
+from pellucid.types import Array, Bytes
+from pellucid.weights import iq4_nl
 from pellucid.weights.ggml_types import BLOCK_LAYOUTS
 from pellucid.weights.mapped import MappedFile, quoted
 from pellucid.weights.strings import StringArray
@@ -58,6 +59,7 @@ class GGUFFile:
     metadata: key -> int, float, bool, str, a NumPy view of a numeric array, or a StringArray.
     tensors: name -> Tensor; shapes outermost first (the file has them innermost first).
     unsupported: name -> type, for the sound tensors of types that pellucid does not compute with.
+    iq4_nl: name -> (shape, bytes), for those of them that can be read as another type.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -66,6 +68,7 @@ class GGUFFile:
         self.metadata: dict[str, Any] = {}
         self.tensors: dict[str, Tensor] = {}
         self.unsupported: dict[str, str] = {}
+        self.iq4_nl: dict[str, tuple[tuple[int, ...], Bytes]] = {}
         reader = _Reader(self.source)
         self.version, num_tensors, num_keys = reader.header()
         for _ in range(num_keys):
@@ -100,10 +103,14 @@ class GGUFFile:
                 self.tensors[name] = Tensor(name, shape, FORMATS[type_id], data, self.source, first)
             else:
                 self.unsupported[name] = label
+                if label == iq4_nl.LABEL:
+                    self.iq4_nl[name] = shape, self.source.data[first:end]
 
     def require_supported(self) -> None:
-        """UnsupportedModelError if a tensor is of a type that pellucid does not compute with."""
+        """UnsupportedModelError if a tensor is of a type that pellucid cannot read."""
         for name, label in self.unsupported.items():
+            if name in self.iq4_nl:
+                continue
             known = ", ".join(weight_format.label for weight_format in Format)
             problem = f"type {label} is not supported; use a file with these types: {known}"
             raise UnsupportedModelError(self.path, f"tensor {quoted(name)}", problem)

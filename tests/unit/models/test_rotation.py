@@ -19,6 +19,10 @@ def settings(**changes):
     return Settings(MemoryCheckpoint(config, {}))
 
 
+def inverse_frequencies(*args, **kwargs):
+    return rotation(*args, **kwargs).inv_freq
+
+
 def test_plain():
     found = inverse_frequencies(settings(), 64)
     assert found.dtype == np.float32
@@ -92,3 +96,60 @@ def test_factors_must_be_numbers_above_zero(tmp_path):
         factors[3] = bad
         with pytest.raises(ModelFileError, match=r"rope_freqs"):
             inverse_frequencies(Settings(checkpoint), 16, factors)
+
+
+def yarn_one_at_a_time(head_dim, theta, factor, context, fast=32, slow=1):
+    """The paper's equations, pair by pair (section 3.2), on indices rounded outwards as its code does."""
+
+    def index(turns):  # the pair that turns so often in `context` positions
+        return head_dim / 2 * math.log(context / (2 * math.pi * turns), theta)
+
+    low, high = max(math.floor(index(fast)), 0), min(math.ceil(index(slow)), head_dim - 1)
+    found = []
+    for i in range(head_dim // 2):
+        plain = theta ** (-2 * i / head_dim)
+        share = min(max((i - low) / (high - low), 0), 1)
+        found.append((1 - share) * plain + share * plain / factor)
+    return found
+
+
+YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+
+def test_yarn_against_one_pair_at_a_time():
+    """Qwen2.5's published setting for 131,072 positions."""
+    found = rotation(settings(rope_theta=1e6, max_position_embeddings=32768, rope_scaling=YARN), 128)
+    np.testing.assert_allclose(found.inv_freq, yarn_one_at_a_time(128, 1e6, 4.0, 32768), rtol=1e-6)
+    assert found.scale == pytest.approx(0.1 * math.log(4) + 1)
+    assert found.context_length == 131072
+    plain = rotation(settings(rope_theta=1e6), 128).inv_freq
+    assert found.inv_freq[0] == plain[0]
+    assert found.inv_freq[-1] == pytest.approx(plain[-1] / 4)
+
+
+def test_yarn_parameters():
+    """Each one has its effect, and absence has transformers' meaning."""
+
+    def turn(**more):
+        return rotation(
+            settings(rope_theta=1e6, max_position_embeddings=32768, rope_scaling=YARN | more), 128
+        )
+
+    usual = turn()
+    for same in ({"beta_fast": 32}, {"beta_slow": 1.0}, {"truncate": True}, {"attention_factor": None},
+                 {"original_max_position_embeddings": None}):  # fmt: skip
+        np.testing.assert_array_equal(turn(**same).inv_freq, usual.inv_freq)
+        assert turn(**same).scale == usual.scale
+    np.testing.assert_allclose(
+        turn(beta_fast=16).inv_freq, yarn_one_at_a_time(128, 1e6, 4.0, 32768, fast=16), rtol=1e-6
+    )
+    assert (turn(truncate=False).inv_freq != usual.inv_freq).any()
+    assert turn(attention_factor=1.25).scale == 1.25
+    assert turn(mscale=2.0, mscale_all_dim=1.0).scale == pytest.approx(
+        (0.2 * math.log(4) + 1) / (0.1 * math.log(4) + 1)
+    )
+    assert turn(mscale=2.0).scale == usual.scale  # both or none
+    for bad in ({"factor": None}, {"factor": 0}, {"beta_fast": 1}, {"truncate": 3}, {"attention_factor": "1"},
+                {"original_max_position_embeddings": -1}):  # fmt: skip
+        with pytest.raises(ModelFileError, match=next(iter(bad))):
+            turn(**bad)

@@ -150,7 +150,7 @@ UNSUPPORTED = [
     ("llama", "partial_rotary_factor", 0.5),
     ("llama", "sliding_window", 4096),
     ("llama", "layer_types", ["full_attention"] * 3),
-    ("llama", "rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+    ("llama", "rope_scaling", {"rope_type": "dynamic", "factor": 4.0}),
     ("llama", "rope_scaling", {"type": "dynamic", "factor": 4.0}),
     ("llama", "rope_scaling", {"rope_type": "longrope", "short_factor": [1.0]}),
     ("llama", "rope_scaling", {"rope_type": "new", "factor": 4.0}),
@@ -177,7 +177,7 @@ def test_features_that_we_do_not_run(name, key, value):
 
 UNSUPPORTED_GGUF = [
     ("llama", "expert_count", 8),
-    ("llama", "rope.scaling.type", "yarn"),
+    ("llama", "rope.scaling.type", "longrope"),
     ("llama", "attention.clamp_kqv", 8.0),
     ("llama", "attention.causal", False),
     ("llama", "attention.value_length", 32),

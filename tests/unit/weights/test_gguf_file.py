@@ -227,10 +227,10 @@ def test_refusals(tmp_path: Path, name: str) -> None:
 def test_unsupported_types_do_not_hinder_the_metadata(tmp_path: Path) -> None:
     """A vocabulary can be read from a file whose weights we cannot multiply; the model cannot."""
     path = tmp_path / "m.gguf"
-    path.write_bytes(build([], [info("t", (32,), 20, 0), info("u", (8,), 0, 32)], DATA))
+    path.write_bytes(build([], [info("t", (32,), 39, 0), info("u", (8,), 0, 32)], DATA))
     file = GGUFFile(path)
-    assert file.unsupported == {"t": "IQ4_NL"} and list(file.tensors) == ["u"]
-    with pytest.raises(UnsupportedModelError, match=r"tensor 't': type IQ4_NL is not supported; .*Q4_K"):
+    assert file.unsupported == {"t": "MXFP4"} and list(file.tensors) == ["u"]
+    with pytest.raises(UnsupportedModelError, match=r"tensor 't': type MXFP4 is not supported; .*Q4_K"):
         file.require_supported()
 
 
