@@ -16,22 +16,24 @@ using quant::Format;
 
 // --- rounding of activations ------------------------------------------------------------------------------------
 
+// Blocks whose largest value is below this are zeros: 127 / largest would overflow.
+constexpr float kLeast = 1e-30f;
+
 // One row of one block: q = round(x * 127 / max|x|), ties to even.
 inline void quantise_block(const float* x, int8_t* q, float* scale, float* scaled_sum, int32_t* neg_sum,
                            int32_t* neg_halves) {
   const f32x16 a = load(x), b = load(x + 16);
   const float largest = reduce_max(max(abs(a), abs(b)));
-  const f32x16 inverse = set1(largest > 0.0f ? 127.0f / largest : 0.0f);
+  const f32x16 inverse = set1(largest >= kLeast ? 127.0f / largest : 0.0f);
   const f32x16 qa = round_even(mul(a, inverse)), qb = round_even(mul(b, inverse));
   store_i8(q, to_int(qa));
   store_i8(q + 16, to_int(qb));
   const float first = reduce_add(qa), second = reduce_add(qb);  // exact: integers below 2^24
-  *scale = largest / 127.0f;
+  const bool finite = first == first && second == second;       // infinities times 0 are NaN too
+  *scale = finite ? largest / 127.0f : __builtin_nanf("");      // makes all outputs of the row NaN
   *scaled_sum = *scale * (first + second);
-  // A row that holds infinities or NaN has no sum; its scale makes the outputs NaN all the same.
-  const bool sane = largest < __builtin_inff() && first == first && second == second;
-  neg_halves[0] = sane ? -static_cast<int32_t>(first) : 0;
-  neg_halves[1] = sane ? -static_cast<int32_t>(second) : 0;
+  neg_halves[0] = finite ? -static_cast<int32_t>(first) : 0;
+  neg_halves[1] = finite ? -static_cast<int32_t>(second) : 0;
   *neg_sum = neg_halves[0] + neg_halves[1];
 }
 

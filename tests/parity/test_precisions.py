@@ -16,10 +16,13 @@ from pellucid.weights.checkpoint import open_checkpoint
 torch = pytest.importorskip("torch", reason="torch is not installed (extra: parity)")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed (extra: parity)")
 
+NAMES_OF_MODELS = ["llama", "llama-yarn", "mistral", "mistral-no-window", "qwen2", "qwen2-window", "qwen3",
+                   "gemma3", "gemma3-rope-parameters", "gpt2"]  # fmt: skip
+
 
 @pytest.mark.parametrize("backend_name", NAMES)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+@pytest.mark.parametrize("name", NAMES_OF_MODELS)
 def test_half_precision_weights(tmp_path, name, dtype, backend_name):
     """Saved by transformers itself, in parts, so with its own names, its own config.json and an index."""
     config = variant(name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pellucid.models.base import Checkpoint, models
-from pellucid.models.config import MAX_CONTEXT, DecoderShape, Settings, decoder_shape
+from pellucid.models.config import MAX_CONTEXT, DecoderShape, Settings, decoder_shape, layer_windows
 from pellucid.models.rope import rotation
 from pellucid.models.weights import DECODER, Weights
 from pellucid.ops.base import Ops
@@ -146,10 +146,14 @@ def _windows(settings: Settings, num_layers: int) -> list[int | None]:
     )
     if window and not settings.is_gguf and settings.raw(None, "model_type") != "mistral":
         raise settings.unsupported("sliding_window", f"{window} has no meaning for a Llama model")
-    for gguf, hub in (("attention.sliding_window_pattern", "layer_types"), ("attention.scale", None)):
-        if settings.raw(gguf, hub) is not None:
-            raise settings.unsupported(settings.key(gguf, hub), "is not supported for this architecture")
-    return [window or None] * num_layers
+    for name in ("attention.sliding_window_pattern", "attention.scale"):
+        if settings.raw(name, None) is not None:
+            raise settings.unsupported(settings.key(name, None), "is not supported for this architecture")
+    windows = [window or None] * num_layers
+    layer_types = settings.raw(None, "layer_types")
+    if layer_types is not None and layer_windows(settings, num_layers, windows[0], layer_types) != windows:
+        raise settings.unsupported("layer_types", "several kinds of layers have no meaning for this architecture")
+    return windows
 
 
 def _frequency_factors(weights: Weights, head_dim: int) -> Float32 | None:

@@ -92,6 +92,8 @@ def test_wrong_sizes_of_gguf(tmp_path, name, key):
         checkpoint.config[full] = value
         if value == 0 and key == "head_dim":
             continue  # llama.cpp writes 0 for "not given"
+        if value == 0 and key == "sliding_window":
+            continue  # and for "none"
         refused(checkpoint, full)
     checkpoint.config[full] = np.uint32(good)  # whatever integers the reader gives
     load(checkpoint)
@@ -149,7 +151,7 @@ UNSUPPORTED = [
     ("llama", "hidden_act", 3),
     ("llama", "partial_rotary_factor", 0.5),
     ("llama", "sliding_window", 4096),
-    ("llama", "layer_types", ["full_attention"] * 3),
+    ("llama", "layer_types", ["full_attention", "linear_attention", "full_attention"]),
     ("llama", "rope_scaling", {"rope_type": "dynamic", "factor": 4.0}),
     ("llama", "rope_scaling", {"type": "dynamic", "factor": 4.0}),
     ("llama", "rope_scaling", {"rope_type": "longrope", "short_factor": [1.0]}),

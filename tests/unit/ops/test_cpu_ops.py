@@ -195,3 +195,21 @@ def test_wrong_shapes_are_refused() -> None:
         ops.kv_cache([LayerSpec(1, 16)], 1, 32, "q3")
     with pytest.raises(UsageError, match="block_size"):
         ops.kv_cache([LayerSpec(1, 16)], 1, 24, "f32")
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_tiny_and_broken_inputs(isa: str) -> None:
+    """Subnormal blocks are zeros; a row with NaN or infinity gives NaN, and its neighbours are unharmed."""
+    ops = CpuOps(1, isa)
+    weight = random_tensor(Format.Q8_0, 20, 64)
+    packed = ops.matrix(weight)
+    x = np.random.default_rng(5).normal(size=(5, 64)).astype(np.float32)
+    want = ops.linear(x, packed)
+    x[1] = np.where(np.arange(64) < 32, np.float32(1e-41), x[1])
+    x[2, 40], x[3, 3] = np.nan, np.inf
+    got = ops.linear(x, packed)
+    assert np.array_equal(got[[0, 4]], want[[0, 4]])
+    rest = x[1:2].copy()
+    rest[:, :32] = 0
+    assert np.array_equal(got[1:2], ops.linear(rest, packed))
+    assert np.isnan(got[2:4]).all()
