@@ -148,13 +148,10 @@ def weight_formats(checkpoint: Checkpoint) -> dict[str, FormatShare]:
     """The tensors of a checkpoint by format, most bytes first."""
     shares: dict[str, FormatShare] = {}
     for name in checkpoint.tensor_names:
-        tensor = checkpoint.tensor(name)
-        count = 1
-        for extent in tensor.shape:
-            count *= extent
-        old = shares.get(tensor.format.label, FormatShare(0, 0, 0))
-        shares[tensor.format.label] = FormatShare(
-            old.num_tensors + 1, old.num_parameters + count, old.num_bytes + tensor.data.nbytes
+        label, num_values, num_bytes = checkpoint.stored(name)
+        old = shares.get(label, FormatShare(0, 0, 0))
+        shares[label] = FormatShare(
+            old.num_tensors + 1, old.num_parameters + num_values, old.num_bytes + num_bytes
         )
     return dict(sorted(shares.items(), key=lambda item: -item[1].num_bytes))
 

@@ -119,9 +119,7 @@ def _layer(
     width, mlp_width = shape.width, shape.mlp_width
     return Layer(
         attention_norm=weights.vector("attention_norm", width, index),
-        query=weights.matrix("query", shape.query_width, width, index, bias=attention_bias),
-        key=weights.matrix("key", shape.kv_width, width, index, bias=attention_bias),
-        value=weights.matrix("value", shape.kv_width, width, index, bias=attention_bias),
+        **weights.query_key_value(shape.query_width, shape.kv_width, width, index, bias=attention_bias),
         output=weights.matrix("attention_output", width, shape.query_width, index, bias=attention_bias),
         mlp_norm=weights.vector("mlp_norm", width, index),
         gate=weights.matrix("gate", mlp_width, width, index, bias=mlp_bias),
@@ -152,7 +150,9 @@ def _windows(settings: Settings, num_layers: int) -> list[int | None]:
     windows = [window or None] * num_layers
     layer_types = settings.raw(None, "layer_types")
     if layer_types is not None and layer_windows(settings, num_layers, windows[0], layer_types) != windows:
-        raise settings.unsupported("layer_types", "several kinds of layers have no meaning for this architecture")
+        raise settings.unsupported(
+            "layer_types", "several kinds of layers have no meaning for this architecture"
+        )
     return windows
 
 

@@ -105,9 +105,7 @@ def _layer(weights: Weights, shape: DecoderShape, index: int) -> Layer:
     width, mlp_width = shape.width, shape.mlp_width
     return Layer(
         attention_norm=weights.vector("attention_norm", width, index),
-        query=weights.matrix("query", shape.query_width, width, index, bias=True),
-        key=weights.matrix("key", shape.kv_width, width, index, bias=True),
-        value=weights.matrix("value", shape.kv_width, width, index, bias=True),
+        **weights.query_key_value(shape.query_width, shape.kv_width, width, index, bias=True),
         output=weights.matrix("attention_output", width, shape.query_width, index),
         mlp_norm=weights.vector("mlp_norm", width, index),
         gate=weights.matrix("gate", mlp_width, width, index),

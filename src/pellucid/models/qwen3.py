@@ -111,9 +111,7 @@ def _layer(weights: Weights, shape: DecoderShape, index: int, bias: bool | None)
     width, mlp_width = shape.width, shape.mlp_width
     return Layer(
         attention_norm=weights.vector("attention_norm", width, index),
-        query=weights.matrix("query", shape.query_width, width, index, bias=bias),
-        key=weights.matrix("key", shape.kv_width, width, index, bias=bias),
-        value=weights.matrix("value", shape.kv_width, width, index, bias=bias),
+        **weights.query_key_value(shape.query_width, shape.kv_width, width, index, bias=bias),
         query_norm=weights.vector("query_norm", shape.head_dim, index),
         key_norm=weights.vector("key_norm", shape.head_dim, index),
         output=weights.matrix("attention_output", width, shape.query_width, index, bias=bias),

@@ -81,14 +81,27 @@ class Weights:
             self.tensor(noun, outputs, inputs, layer=layer), self.optional_bias(noun, outputs, layer, bias)
         )
 
+    def query_key_value(
+        self, query_width: int, kv_width: int, inputs: int, layer: int, *, bias: bool | None = False
+    ) -> dict[str, Any]:
+        """The matrices "query", "key" and "value". llama.cpp's converter can write them as one, in this
+        order (`--fuse-qkv`)."""
+        widths = {"query": query_width, "key": kv_width, "value": kv_width}
+        fused = f"blk.{layer}.attn_qkv"
+        if not self.is_gguf or f"{fused}.weight" not in self.checkpoint:
+            return {noun: self.matrix(noun, rows, inputs, layer, bias=bias) for noun, rows in widths.items()}
+        total = query_width + 2 * kv_width
+        weight = self._take(f"{fused}.weight", (total, inputs))
+        biases = self._optional(f"{fused}.bias", total, bias)
+        matrices, start = {}, 0
+        for noun, rows in widths.items():
+            part = None if biases is None else biases[start : start + rows]
+            matrices[noun] = self.ops.matrix(weight.rows(start, start + rows), part)
+            start += rows
+        return matrices
+
     def optional_bias(self, noun: str, size: int, layer: int | None, bias: bool | None) -> Float32 | None:
-        name = self.name(noun, layer, "bias")
-        present = name in self.checkpoint
-        if bias is False and present:
-            raise UnsupportedModelError(
-                self.checkpoint.path, name, "is present, but the model's settings have no bias here"
-            )
-        return self.vector(noun, size, layer, "bias") if bias or present else None
+        return self._optional(self.name(noun, layer, "bias"), size, bias)
 
     def embedding(self, width: int) -> Tensor:
         """The embedding [vocabulary, width]; the vocabulary's size is the table's own."""
@@ -145,6 +158,15 @@ class Weights:
     def _take(self, name: str, shape: tuple[int, ...]) -> Tensor:
         self._taken.add(name)
         return self.checkpoint.tensor(name, shape)
+
+    def _optional(self, name: str, size: int, bias: bool | None) -> Float32 | None:
+        """A bias [size]: True must be there, False must not, None is taken where it is there."""
+        present = name in self.checkpoint
+        if bias is False and present:
+            raise UnsupportedModelError(
+                self.checkpoint.path, name, "is present, but the model's settings have no bias here"
+            )
+        return self._take(name, (size,)).dequantize() if bias or present else None
 
     def _find_prefix(self, prefixes: tuple[str, ...]) -> str:
         stem = self._names["embedding"][1]

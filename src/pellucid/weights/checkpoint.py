@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from pellucid.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from pellucid.weights.gguf import GGUFFile
+from pellucid.weights.iq4_nl import LABEL as IQ4_NL
 from pellucid.weights.iq4_nl import as_q8_0
 from pellucid.weights.json_text import load_object
 from pellucid.weights.mapped import quoted, require_regular_file
@@ -98,6 +100,16 @@ class Checkpoint:
             problem = f"expected the shape {list(shape)}, found {list(tensor.shape)}"
             raise ModelFileError(source.path, f"tensor {quoted(name)}", problem)
         return tensor
+
+    def stored(self, name: str) -> tuple[str, int, int]:
+        """(format as the file has it, values, bytes) of a tensor. `tensor` gives the same format, except that
+        IQ4_NL becomes Q8_0. UnsupportedModelError if its type is none that we read."""
+        source = self._sources[name]
+        if isinstance(source, GGUFFile) and name in source.iq4_nl:
+            shape, data = source.iq4_nl[name]
+            return IQ4_NL, math.prod(shape), len(data)
+        tensor = self.tensor(name)
+        return tensor.format.label, tensor.num_values, len(tensor.data)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:

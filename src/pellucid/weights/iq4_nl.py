@@ -22,13 +22,17 @@ LABEL: Final = "IQ4_NL"
 BLOCK_BYTES: Final = 18  # float16 scale, then codes: byte i has value i in its low half, value 16 + i above
 
 
+# The byte for each byte of codes: of its low half, of its high half.
+_LOW: Final = LEVELS[np.arange(256) & 15].tobytes()
+_HIGH: Final = LEVELS[np.arange(256) >> 4].tobytes()
+
+
 def as_q8_0(data: Bytes) -> Bytes:
     """uint8 [blocks * 18] as the uint8 [blocks * 34] of Q8_0 with the same values."""
     blocks = data.reshape(-1, BLOCK_BYTES)
     out = np.empty((len(blocks), 34), np.uint8)
     out[:, :2] = blocks[:, :2]
-    codes = blocks[:, 2:]
-    every = np.arange(256)
-    out[:, 2:18] = LEVELS[every & 15][codes]
-    out[:, 18:] = LEVELS[every >> 4][codes]
+    codes = blocks[:, 2:].tobytes()
+    out[:, 2:18] = np.frombuffer(codes.translate(_LOW), np.uint8).reshape(-1, 16)
+    out[:, 18:] = np.frombuffer(codes.translate(_HIGH), np.uint8).reshape(-1, 16)
     return out.reshape(-1)

@@ -180,8 +180,8 @@ GGUFS = {
 }  # fmt: skip
 
 
-def add(path, out, said, tensors=()):
-    """A copy of a GGUF file that says more, or otherwise, and holds more tensors."""
+def add(path, out, said, tensors=(), *, copy=True):
+    """A copy of a GGUF file that says more, or otherwise, and holds more tensors (or others)."""
     reader = gguf.GGUFReader(path)
     writer = gguf.GGUFWriter(str(out), reader.fields["general.architecture"].contents())
     for key, field in reader.fields.items():
@@ -201,7 +201,7 @@ def add(path, out, said, tensors=()):
                 str: writer.add_string,
             }
             kinds[type(value)](key, value)
-    for tensor in reader.tensors:
+    for tensor in reader.tensors if copy else ():
         writer.add_tensor(tensor.name, tensor.data)
     for name, tensor in tensors:
         writer.add_tensor(name, tensor)
@@ -227,6 +227,18 @@ def test_a_copied_embedding_and_rotation_tables_in_gguf(tmp_path):
         ("blk.0.attn_rot_embd.weight", np.ones(8, np.float32)),
     ]
     unchanged(add(reference, tmp_path / "model.gguf", {}, more), reference)
+
+
+@pytest.mark.parametrize("name", ["llama-biases", "qwen2", "qwen3", "gemma3"])
+def test_fused_projections_in_gguf(tmp_path, name):
+    """`--fuse-qkv` of llama.cpp's converter: query, key and value one after the other."""
+    config = variant(name)
+    reference = write_gguf(tmp_path / "reference.gguf", config, random_weights(config))
+    tensors = {tensor.name: np.array(tensor.data) for tensor in gguf.GGUFReader(reference).tensors}
+    for layer, part in [(n.split(".")[1], n.split(".")[-1]) for n in tensors if ".attn_q." in n]:
+        parts = [tensors.pop(f"blk.{layer}.attn_{noun}.{part}") for noun in "qkv"]
+        tensors[f"blk.{layer}.attn_qkv.{part}"] = np.concatenate(parts)
+    unchanged(add(reference, tmp_path / "model.gguf", {}, tensors.items(), copy=False), reference)
 
 
 def test_gemma_without_a_window_in_gguf(tmp_path):

@@ -44,4 +44,6 @@ def test_through_a_file(tmp_path):
     assert sorted(checkpoint.tensor_names) == ["v", "w"]
     tensor = checkpoint.tensor("w", (7, 160))
     assert tensor.format is Format.Q8_0
+    assert checkpoint.stored("w") == ("IQ4_NL", 7 * 160, 7 * 5 * 18)  # what `info` tells
+    assert checkpoint.stored("v") == ("F32", 4, 16)
     np.testing.assert_array_equal(tensor.dequantize(), gguf.quants.dequantize(blocks, IQ4_NL), strict=True)
