@@ -54,7 +54,7 @@ class LLM:
 
         path_or_name: a path, a catalog name, "hf:org/repo[/file]" or "pypi:package==version".
         num_threads: default: the CPUs that this process may use.
-        prefill_chunk: the most prompt tokens that one forward pass computes for a request; default 256.
+        prefill_chunk: the most prompt tokens that one forward pass computes for a request; default 128.
         context_length: the most tokens of one sequence; default: the model's, or what the memory holds.
         kv_format: "f32", "f16", or "auto": f32 for float checkpoints, f16 for quantised ones.
         kv_memory: bytes for the KV cache; default: at most a quarter of the machine's memory, reserved but

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BACKENDS = {"cpu": ("pellucid.ops.cpu", "CpuOps"), "reference": ("pellucid.ops.reference", "ReferenceOps")}
 BLOCK_SIZE = 32  # positions of one KV block
 DEFAULT_MODEL = "smollm2-135m-instruct"
-DEFAULT_CHUNK = 256
+DEFAULT_CHUNK = 128
 DEFAULT_SEQUENCES = 64
 
 
@@ -94,6 +94,7 @@ def load(
     tokenizer = load_tokenizer(path)
     threads = options.num_threads or usable_cpus()
     model = family.load(checkpoint, ops := _backend(options.backend or "cpu", threads))
+    checkpoint.release()
     kv_format = options.kv_format or "auto"
     if kv_format == "auto":
         kv_format = automatic_kv_format(formats)

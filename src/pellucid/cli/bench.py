@@ -58,7 +58,7 @@ Examples:
     "--runs", type=click.IntRange(1), default=5, show_default=True, help="Runs of each; medians count."
 )
 @click.option("--threads", type=_Numbers(1), show_default="all CPUs", help="Numbers of threads.")
-@click.option("--chunk", type=click.IntRange(1), show_default="256", help="Most prompt tokens of a pass.")
+@click.option("--chunk", type=click.IntRange(1), show_default="128", help="Most prompt tokens of a pass.")
 @click.option(
     "--kv-format", type=click.Choice(["auto", "f32", "f16"]), show_default="auto", help="K and V in memory."
 )

@@ -45,7 +45,7 @@ class Engine:
         num_blocks: int,
         block_size: int = 32,
         kv_format: str = "f16",
-        prefill_chunk: int = 256,
+        prefill_chunk: int = 128,
         max_sequences: int = 64,
         prefix_caching: bool = True,
         context_length: int | None = None,

@@ -22,7 +22,8 @@ from pellucid.weights.tensor import Tensor
 ACTIVATIONS: Final = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
 ROPE_ROWS: Final = 2048  # of a rotation table, to begin with
 ROPE_CHUNK: Final = 256  # positions that are added to a rotation table at a time
-PACK_BYTES: Final = 8 << 20  # of the file, packed at a time
+EMBED_ROWS: Final = 64  # read from the file at a time
+PACK_BYTES: Final = 2 << 20  # of the file, packed at a time
 PACK_ROWS: Final = 32  # rows are packed in multiples of it
 KV_TYPES: Final[dict[str, type[np.generic]]] = {"f32": np.float32, "f16": np.uint16}  # float16 as its bits
 
@@ -154,7 +155,13 @@ class CpuOps:
     def embed(self, table: Embedding, token_ids: Int32, scale: float = 1.0) -> Float32:
         weight = table.weight
         out = np.empty((len(token_ids), weight.shape[1]), np.float32)
-        self.runner.embed(weight.format.label, weight.data, weight.shape[0], token_ids, scale, out)
+        for start in range(0, len(token_ids), EMBED_ROWS):
+            part = slice(start, start + EMBED_ROWS)
+            self.runner.embed(
+                weight.format.label, weight.data, weight.shape[0], token_ids[part], scale, out[part]
+            )
+            if len(token_ids) > EMBED_ROWS:
+                weight.release()  # each row has brought 64 KiB of the file into memory
         return out
 
     def linear(self, x: Float32, weight: Any) -> Float32:

@@ -101,6 +101,11 @@ class Checkpoint:
             raise ModelFileError(source.path, f"tensor {quoted(name)}", problem)
         return tensor
 
+    def release(self) -> None:
+        """Let all that was read of the files leave this process's memory; what is read again comes back."""
+        for source in set(self._sources.values()):
+            source.source.release(0, source.source.size)
+
     def stored(self, name: str) -> tuple[str, int, int]:
         """(format as the file has it, values, bytes) of a tensor. `tensor` gives the same format, except that
         IQ4_NL becomes Q8_0. UnsupportedModelError if its type is none that we read."""

@@ -338,7 +338,7 @@ def test_settings_tell_value_and_origin(tiny_path):
         for name, value, origin in (
             ("num_threads", 1, "caller"),
             ("context_length", 32, "caller"),
-            ("prefill_chunk", 256, "default"),
+            ("prefill_chunk", 128, "default"),
             ("kv_format", "f32", "default"),
             ("backend", "reference", "caller"),
             ("max_tokens", 1, "caller"),

@@ -80,7 +80,7 @@ def test_linear_has_one_result(weight_format: Format) -> None:
 
 
 def test_a_large_matrix_is_packed_in_parts() -> None:
-    """More rows than fit one part of the file (8 MiB), the last one incomplete."""
+    """More rows than fit one part of the file (2 MiB), the last one incomplete."""
     weight = random_tensor(Format.F32, 3 * 1024 + 5, 1024)
     ops = CpuOps(2)
     x = np.eye(3, 1024, k=7, dtype=np.float32)
