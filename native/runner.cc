@@ -12,7 +12,7 @@ namespace {
 using quant::Format;
 
 constexpr int64_t kSerialElements = 8192;  // elementwise work below this is not worth a second thread
-constexpr int64_t kTakeBytes = 32 << 10;   // weights taken at a time
+constexpr int64_t kTakeBytes = 32 << 10;   // weights taken at a time, at least
 
 struct PackArgs {
   Format format;
@@ -140,7 +140,7 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
     bytes += w.num_panels * w.panel_bytes;
     quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
   }
-  // Enough turns that threads end together, but long enough that a turn reads memory in one stream.
+  // The last turns are short, so that threads end together; see Worker::take_share for the first.
   const int64_t by_bytes = std::max<int64_t>(1, kTakeBytes * panels / std::max<int64_t>(1, bytes));
   args.step = rows > 8 ? 1 : std::max<int64_t>(1, std::min(by_bytes, panels / (4 * num_threads())));
 

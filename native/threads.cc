@@ -38,7 +38,7 @@ constexpr uint64_t cursor_of(uint32_t stage) { return static_cast<uint64_t>(stag
 void Worker::leave() {
   if (!pool_ || counted_) return;
   int64_t begin, end;
-  if (pool_->take(stage_, 1, 1, begin, end)) pool_->done(stage_, 1, 1);
+  if (pool_->take(stage_, 1, 1, 0, begin, end)) pool_->done(stage_, 1, 1);
 }
 
 ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads < 1 ? 1 : num_threads) {
@@ -144,13 +144,15 @@ void ThreadPool::complete(uint32_t stage) {
   stage_.store(stage + 1, std::memory_order_release);
 }
 
-bool ThreadPool::take(uint32_t stage, int64_t total, int64_t step, int64_t& begin, int64_t& end) {
+// The next `step` items, or 1 / parts of what is left if that is more.
+bool ThreadPool::take(uint32_t stage, int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end) {
   uint64_t cursor = cursor_.load(std::memory_order_relaxed);
   for (;;) {
     if (cursor >> kItemBits != (stage & 0xffffffu)) return false;  // the others have finished this stage
     begin = static_cast<int64_t>(cursor & kItemMask);
     if (begin >= total) return false;
-    end = begin + step < total ? begin + step : total;
+    const int64_t share = parts ? (total - begin) / parts : 0, items = share > step ? share : step;
+    end = begin + items < total ? begin + items : total;
     if (cursor_.compare_exchange_weak(cursor, cursor + static_cast<uint64_t>(end - begin), std::memory_order_acq_rel))
       return true;
   }

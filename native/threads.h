@@ -23,11 +23,16 @@ class Worker {
   const int index, count;
 
   // The next `step` items of `total`: true and [begin, end), or false when all are taken.
-  bool take(int64_t total, int64_t step, int64_t& begin, int64_t& end);
+  bool take(int64_t total, int64_t step, int64_t& begin, int64_t& end) { return take(total, step, 0, begin, end); }
+  // More at first, for long streams through memory: half of this thread's share of what is left, `least` at the end.
+  bool take_share(int64_t total, int64_t least, int64_t& begin, int64_t& end) {
+    return take(total, least, 2 * count, begin, end);
+  }
 
  private:
   friend class ThreadPool;
   Worker(ThreadPool* pool, int index_, int count_, uint32_t stage) : index(index_), count(count_), pool_(pool), stage_(stage) {}
+  bool take(int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end);
   void leave();
 
   ThreadPool* pool_;  // null: alone
@@ -65,7 +70,7 @@ class ThreadPool {
   void run_stage(int64_t i, int index);
   void wait_for(uint32_t stage) const;
   void complete(uint32_t stage);
-  bool take(uint32_t stage, int64_t total, int64_t step, int64_t& begin, int64_t& end);
+  bool take(uint32_t stage, int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end);
   void done(uint32_t stage, int64_t items, int64_t total);
 
   const int num_threads_;
@@ -81,7 +86,7 @@ class ThreadPool {
   std::vector<std::thread> threads_;
 };
 
-inline bool Worker::take(int64_t total, int64_t step, int64_t& begin, int64_t& end) {
+inline bool Worker::take(int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end) {
   if (!pool_) {
     begin = next_;
     if (begin >= total) return false;
@@ -92,7 +97,7 @@ inline bool Worker::take(int64_t total, int64_t step, int64_t& begin, int64_t& e
   if (total <= 0) return false;
   counted_ = true;
   if (holding_) pool_->done(stage_, holding_, total);
-  holding_ = pool_->take(stage_, total, step, begin, end) ? end - begin : 0;
+  holding_ = pool_->take(stage_, total, step, parts, begin, end) ? end - begin : 0;
   return holding_ > 0;
 }
 

@@ -363,7 +363,7 @@ void linear(const void* arguments, Worker& worker) {
   }
   int64_t total = 0;
   for (int i = 0; i < a.num_weights; ++i) total += a.weight[i].num_panels;
-  for (int64_t begin, end; worker.take(total, a.step, begin, end);) {
+  for (int64_t begin, end; worker.take_share(total, a.step, begin, end);) {
     int64_t first = 0;  // of the current weight
     for (int i = 0; i < a.num_weights; ++i) {
       const PackedWeight& w = a.weight[i];
