@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import weakref
 from collections import deque
 from collections.abc import Sequence
 from itertools import count
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pellucid.engine.engine import Engine, Request
 from pellucid.interrupts import HeldInterrupts
+from pellucid.turn import Turn
 
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
@@ -26,10 +27,11 @@ class Driver:
     def __init__(self, engine: Engine, eos_ids: frozenset[int]) -> None:
         self._engine = engine
         self._eos_ids = eos_ids
-        self._lock = threading.Lock()
+        self._lock = Turn()
         self._running: dict[int, RunningRequest] = {}
         self._dropped: deque[RunningRequest] = deque()
         self._ids = count()
+        weakref.finalize(self, self._lock.end)  # at exit
 
     def add(self, request: RunningRequest) -> None:
         """Errors: what the engine says against this request (UsageError)."""

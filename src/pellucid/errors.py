@@ -10,6 +10,10 @@ class PellucidError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """One line: a line break can only come from a name or a value that is quoted in it."""
+        return super().__str__().replace("\r", "\\r").replace("\n", "\\n")
+
 
 class UsageError(PellucidError, ValueError):
     """A parameter or argument is out of its range, unknown, or contradicts another."""

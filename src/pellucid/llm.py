@@ -12,7 +12,7 @@ from pellucid.driver import Driver
 from pellucid.errors import UsageError
 from pellucid.loading import DEFAULT_MODEL, Loaded, LoadOptions, load
 from pellucid.outputs import GenerationResult
-from pellucid.prompts import check_token_ids, split_prompts
+from pellucid.prompts import check_flag, check_template_variables, check_token_ids, split_prompts
 from pellucid.settings import Setting, Settings
 from pellucid.stream import Stream
 
@@ -202,7 +202,7 @@ class LLM:
         template_variables: further variables of the template.
         Errors: those of `generate`; TemplateError: no template, or it refused the messages.
         """
-        ids = self.render_chat(messages, **(template_variables or {}))
+        ids = self.render_chat(messages, **check_template_variables(template_variables))
         return self.generate(ids, params, model_defaults=model_defaults, **overrides)
 
     def stream_chat(
@@ -215,7 +215,7 @@ class LLM:
         **overrides: Any,
     ) -> Stream:
         """`chat`, as a stream."""
-        ids = self.render_chat(messages, **(template_variables or {}))
+        ids = self.render_chat(messages, **check_template_variables(template_variables))
         return self.stream(ids, params, model_defaults=model_defaults, **overrides)
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
@@ -290,6 +290,7 @@ class LLM:
         from pellucid.running import RunningRequest
 
         loaded = self._need()
+        check_flag("parse_special", parse_special)
         start = perf_counter()
         if isinstance(prompt, str):
             text, ids = prompt, loaded.tokenizer.encode(prompt, parse_special=parse_special)
@@ -307,6 +308,7 @@ class LLM:
         from pellucid.resolve import resolve_sampling
 
         checkpoint = self._need().checkpoint
+        check_flag("model_defaults", model_defaults)
         recommended = checkpoint.generation_defaults if model_defaults else None
         return resolve_sampling(params, overrides, recommended, checkpoint.container, self._options.origin)
 

@@ -25,6 +25,8 @@ BLOCK_SIZE = 32  # positions of one KV block
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_CHUNK = 128
 DEFAULT_SEQUENCES = 64
+# Tables are allocated for so many.
+MOST = {"num_threads": 1024, "prefill_chunk": 1 << 20, "max_sequences": 1 << 16}
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ class LoadOptions:
     def check(self) -> None:
         """UsageError: a value is of the wrong type or out of range."""
         for name in ("num_threads", "prefill_chunk", "context_length", "kv_memory", "max_sequences"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name}: expected an int of at least 1, got {value!r}")
+            value, most = getattr(self, name), MOST.get(name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
+                kind = f"an int from 1 to {most}" if most else "an int of at least 1"
+                raise UsageError(f"{name}: expected {kind}, got {value!r}")
         _one_of("kv_format", self.kv_format, ("auto", *BYTES_OF_KV))
         _one_of("backend", self.backend, tuple(BACKENDS))
-        if self.num_threads is not None and self.num_threads > 1024:
-            raise UsageError(f"num_threads: expected 1 to 1024, got {self.num_threads}")
         if self.prefix_caching is not None and not isinstance(self.prefix_caching, bool):
             raise UsageError(f"prefix_caching: expected True or False, got {self.prefix_caching!r}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from html import escape
 from math import exp
 from typing import Any
 
@@ -12,7 +11,10 @@ from pellucid.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A token that could have been chosen, and the natural logarithm of its probability."""
+    """A token that could have been chosen, and the natural logarithm of its probability.
+
+    `text`: what the token adds to a text; where that is no whole characters, its piece in the vocabulary.
+    """
 
     token_id: int
     text: str
@@ -160,27 +162,27 @@ class GenerationResult:
         return f"GenerationResult({body}; {self.summary()})"
 
     def _repr_html_(self) -> str:
-        prompt = "" if self.prompt is None else f'<span style="opacity:.55">{escape(self.prompt)}</span>'
+        prompt = "" if self.prompt is None else f'<span style="opacity:.55">{_escape(self.prompt)}</span>'
         blocks = "".join(
             f'<div style="white-space:pre-wrap;margin:.3em 0">{prompt}{_sample_html(sample)}'
-            f'<div style="opacity:.55;font-size:85%">{escape(_why(sample))}</div></div>'
+            f'<div style="opacity:.55;font-size:85%">{_escape(_why(sample))}</div></div>'
             for sample in self.outputs
         )
-        footer = f'<div style="opacity:.55;font-size:85%">{escape(self.summary())}</div>'
+        footer = f'<div style="opacity:.55;font-size:85%">{_escape(self.summary())}</div>'
         return f"<div>{blocks}{footer}</div>"
 
 
 def _sample_html(sample: Sample) -> str:
     """The text; with log-probabilities, one span a token, shaded by its probability."""
     if not sample.logprobs:
-        return escape(sample.text)
+        return _escape(sample.text)
     spans = []
     for token in sample.logprobs:
         probability = exp(token.logprob)
         others = ", ".join(f"{a.text!r} {exp(a.logprob):.3f}" for a in token.top)
         title = f"{token.token_id}: p = {probability:.3f}" + (f"; {others}" if others else "")
         shade = f"background:rgba(255,140,0,{0.6 * (1 - probability):.2f})"
-        spans.append(f'<span style="{shade}" title="{escape(title)}">{escape(token.text)}</span>')
+        spans.append(f'<span style="{shade}" title="{_escape(title)}">{_escape(token.text)}</span>')
     return "".join(spans)
 
 
@@ -197,3 +199,9 @@ def _why(sample: Sample) -> str:
         return "still running"
     match = f" on {sample.stop_match!r}" if sample.stop_match is not None else ""
     return f"finished: {sample.finish_reason}{match}"
+
+
+def _escape(text: str) -> str:
+    from html import escape  # for notebooks only: it takes a millisecond to import
+
+    return escape(text)

@@ -65,6 +65,26 @@ def _kind(value: Any) -> str:
     return f"{type(value).__name__} {value!r:.40}"
 
 
+def check_flag(name: str, value: Any) -> None:
+    """UsageError: it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise UsageError(f"{name}: expected True or False, got {_kind(value)}")
+
+
+def check_template_variables(variables: Any) -> Mapping[str, Any]:
+    """Further variables of a chat template, none: {}. UsageError: no mapping, or a name that is taken."""
+    if variables is None:
+        return {}
+    if not isinstance(variables, Mapping) or not all(isinstance(name, str) for name in variables):
+        raise UsageError(
+            f"template_variables: expected a mapping of names (str) to values, got {_kind(variables)}"
+        )
+    taken = sorted({"messages", "self", "tokenizer"} & set(variables))
+    if taken:
+        raise UsageError(f"template_variables: '{taken[0]}' is set by pellucid; choose another name")
+    return variables
+
+
 def check_token_ids(
     ids: Sequence[int],
     vocabulary_size: int,

@@ -10,6 +10,7 @@ samplers["top_k"]       # imports the family's files the first time
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
@@ -46,7 +47,12 @@ class Registry(Generic[T]):
                 importlib.import_module(f"{self._package}.{module}")
 
     def __getitem__(self, name: str) -> T:
-        self._scan()
+        if name not in self._entries and name.isidentifier():
+            # Most things are named as their file is: the others of the family need not be imported.
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(f"{self._package}.{name}")
+        if name not in self._entries:
+            self._scan()
         if name not in self._entries:
             family = self._package.rpartition(".")[2]
             raise UsageError(f"no '{name}' in {family}; there are: {', '.join(sorted(self._entries))}")

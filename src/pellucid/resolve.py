@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import secrets
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from pellucid.errors import UsageError
 from pellucid.sampling.params import SamplingParams
-from pellucid.settings import DEFAULT, DRAWN, GENERATION_CONFIG, Setting
+from pellucid.sampling.seed import fresh_seed
+from pellucid.settings import DEFAULT, DRAWN, GENERATION_CONFIG, NO_EFFECT, Setting
 
 # What `model_defaults` applies, as generation_config.json and SamplingParams both call it.
 _RECOMMENDED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
@@ -61,12 +61,10 @@ def resolve_sampling(
     origins = dict.fromkeys(advised, GENERATION_CONFIG) | dict.fromkeys(given, origin)
     idle = set(chosen.without_effect())
     if chosen.seed is None and not chosen.greedy:
-        chosen = chosen.replace(seed=secrets.randbits(53))
+        chosen = chosen.replace(seed=fresh_seed())
         origins["seed"] = DRAWN
     settings = [
-        Setting(
-            name, value, origins.get(name, DEFAULT), "no effect: temperature is 0" if name in idle else ""
-        )
+        Setting(name, value, origins.get(name, DEFAULT), NO_EFFECT if name in idle else "")
         for name, value in chosen.to_dict().items()
     ]
     return chosen, settings

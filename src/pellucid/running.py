@@ -162,7 +162,7 @@ class RunningRequest:
             return None
         return TokenLogprobs(
             token,
-            self._tokenizer.piece(token),
+            self._token_text(token),
             found.raw,
             found.processed,
             self._alternatives(found.top_raw),
@@ -170,7 +170,14 @@ class RunningRequest:
         )
 
     def _alternatives(self, pairs: tuple[tuple[int, float], ...]) -> tuple[Alternative, ...]:
-        return tuple(Alternative(token, self._tokenizer.piece(token), value) for token, value in pairs)
+        return tuple(Alternative(token, self._token_text(token), value) for token, value in pairs)
+
+    def _token_text(self, token_id: int) -> str:
+        """What the token adds to a text; its piece where that is no whole characters, or nothing."""
+        try:
+            return self._tokenizer.token_bytes(token_id).decode("utf-8") or self._tokenizer.piece(token_id)
+        except UnicodeDecodeError:
+            return self._tokenizer.piece(token_id)
 
     def result(self) -> GenerationResult:
         samples = [sample.result() for sample in self._samples]

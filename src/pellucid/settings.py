@@ -18,6 +18,7 @@ CALLER = "caller"  # an argument in Python
 COMMAND_LINE = "command line"
 MACHINE = "this machine"  # derived from its CPUs or memory
 DRAWN = "drawn at random"
+NO_EFFECT = "no effect: temperature is 0"  # a note
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,11 @@ class Settings(Mapping[str, Setting]):
     def merged(self, other: Iterable[Setting]) -> Settings:
         """These settings, then those of `other`, which win over the same names here."""
         return Settings([*self._settings.values(), *other])
+
+    def without_effect(self) -> list[str]:
+        """The names of those that the caller gave and that change nothing."""
+        asked = (CALLER, COMMAND_LINE)
+        return [s.name for s in self._settings.values() if s.note == NO_EFFECT and s.origin in asked]
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """{name: {"value", "origin", "note"?}}, ready for JSON."""

@@ -58,6 +58,17 @@ def note(text: str) -> None:
     click.echo(styled(harmless(text), sys.stderr, dim=True), err=True)
 
 
+def check_utf8(text: str, name: str) -> str:
+    """The text, if its bytes were UTF-8 (Python keeps others as lone surrogates). UsageError: they were not."""
+    from pellucid.errors import UsageError
+
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name}: not UTF-8 text at character {error.start}") from None
+    return text
+
+
 def read_text(file: str | None, argument: str | None) -> str | None:
     """The prompt: the argument; "-" or nothing with piped stdin: stdin; or the file. None: there is none.
 
@@ -74,7 +85,7 @@ def read_text(file: str | None, argument: str | None) -> str | None:
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror or error}") from None
     elif argument is not None and argument != "-":
-        return argument
+        return check_utf8(argument, "the argument")
     elif sys.stdin is None:  # started without one
         return None
     elif argument == "-" or file == "-" or not is_terminal(sys.stdin):

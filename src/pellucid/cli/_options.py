@@ -10,19 +10,37 @@ import click
 from click.core import ParameterSource
 
 from pellucid.capacity import BYTES_OF_KV
+from pellucid.cli import _console
 from pellucid.errors import UsageError
 from pellucid.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions
 from pellucid.settings import COMMAND_LINE
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from pellucid.llm import LLM
     from pellucid.sampling.parameters import Parameter
+    from pellucid.settings import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _complete_model(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """For a shell: the catalog's names that begin so; else files."""
+    from click.shell_completion import CompletionItem
+
+    from pellucid.fetch.catalog import CATALOG
+
+    names = [CompletionItem(name) for name in CATALOG if name.startswith(incomplete)]
+    return names or [CompletionItem(incomplete, type="file")]
+
 
 model = click.option(
     "-m",
     "--model",
+    shell_complete=_complete_model,
     envvar="PELLUCID_MODEL",
     default=DEFAULT_MODEL,
     show_default=True,
@@ -238,6 +256,16 @@ def _number(text: str, kind: type) -> Any:
         return kind(text)
     except ValueError:
         return text
+
+
+def note_idle(settings: Settings) -> None:
+    """Say on stderr which options were given and do nothing."""
+    idle = ["--" + name.replace("_", "-") for name in settings.without_effect()]
+    if idle:
+        verb = "has" if len(idle) == 1 else "have"
+        _console.note(
+            f"pellucid: note: {', '.join(idle)} {verb} no effect: temperature is 0 (give --temperature)"
+        )
 
 
 def sampling_values() -> dict[str, Any]:

@@ -52,6 +52,8 @@ def command(**options: Any) -> None:
         chat = Conversation(llm, options["system"], sampling, options["model_defaults"], options["stats"])
         if options["show_settings"]:
             click.echo(chat.settings_table(), err=True)
+        else:
+            _options.note_idle(llm.effective_settings(model_defaults=options["model_defaults"], **sampling))
         reader = _lines.LineReader(_lines.history_file())
         if reader.interactive:
             _console.note(f"{llm!r}\nCtrl-C stops an answer, Ctrl-D leaves, /help tells more.")
@@ -102,6 +104,7 @@ class Conversation:
         """A message or a /command. PellucidError: the conversation is as it was before."""
         if not line.strip():
             return
+        _console.check_utf8(line, "the message")
         if line.startswith("/") and not line.startswith("//"):
             self._command(*line[1:].strip().partition(" ")[::2])
         else:
@@ -128,7 +131,8 @@ class Conversation:
         self.messages = [*turns, {"role": "assistant", "content": result.text}]
         self._last_summary = result.summary()
         if result.finish_reason not in ("eos", "stop"):
-            _console.note(f"(stopped: {result.finish_reason})")
+            why = "" if result.finish_reason == "abort" else f": {result.finish_reason}"  # abort: Ctrl-C
+            _console.note(f"(stopped{why})")
         if self.stats:
             _console.note(self._last_summary)
 

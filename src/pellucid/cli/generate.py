@@ -51,6 +51,8 @@ def command(prompt: str | None, **options: Any) -> None:
     The text is PROMPT, or --file, or what is piped in; "-" is stdin.
     """
     text = _console.read_text(options["file"], prompt)
+    if text == "" and options["show_settings"] and prompt is None and options["file"] is None:
+        text = None  # nothing was piped in, as where stdin is /dev/null: the settings alone were asked for
     if text is None and not options["show_settings"]:
         raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
     if options["system"] is not None and not options["chat"]:
@@ -67,6 +69,8 @@ def command(prompt: str | None, **options: Any) -> None:
         stream = _start(llm, text, options, sampling)
         if options["show_settings"]:
             click.echo(stream.settings.table(), err=True)
+        else:
+            _options.note_idle(stream.settings)
         with stream:
             _print(stream, text, options)
         if options["stats"]:

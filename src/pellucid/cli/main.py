@@ -7,8 +7,10 @@ missing, damaged or unsupported; 130 interrupted by Ctrl-C; 141 the reader of st
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Sequence
@@ -32,6 +34,10 @@ PELLUCID_DEBUG=1 shows the traceback of an error.
 """
 
 
+_MOST_COLUMNS = 100  # of a help page
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 class Commands(click.Group):
     """Finds `command` in cli/NAME.py. Files that start with "_" are shared parts, not commands."""
 
@@ -46,6 +52,18 @@ class Commands(click.Group):
         if not isinstance(command, click.Command):
             raise RuntimeError(f"cli/{name}.py: `command` is no click command")
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        names = self.list_commands(ctx)
+        if args[0] not in names and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], names, 1)
+            if near:
+                ctx.fail(f"No such command '{args[0]}'; did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -62,7 +80,12 @@ class Commands(click.Group):
     ) -> NoReturn:
         """Run one command and exit: every error is one line on stderr and an exit code."""
         extra.pop("standalone_mode", None)
+        # The kernels do not use NumPy's BLAS, and its idle threads would spin through the first 30 ms of a load.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+        extra.setdefault("terminal_width", _help_width())
         try:
+            if sys.stdout is None:
+                raise OSError(errno.EBADF, "closed; redirect it to /dev/null to have no output", "stdout")
             with warnings.catch_warnings():
                 warnings.showwarning = _warn
                 status = super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
@@ -71,7 +94,11 @@ class Commands(click.Group):
             _silence(sys.stdout)
             sys.exit(141)
         except BaseException as error:
-            sys.exit(_report(error))
+            code = _report(error)
+            for stream in (sys.stdout, sys.stderr):
+                if _broken(stream):
+                    _silence(stream)
+            sys.exit(code)
         sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -103,15 +130,32 @@ def _report(error: BaseException) -> int:
     elif isinstance(error, PellucidError):
         message, code = str(error), error.exit_code
     elif isinstance(error, OSError):
-        name = f"{error.filename}: " if error.filename else ""
+        # The cache names its folder; what else we write is the output.
+        name = f"{error.filename}: " if error.filename else "output: " if error.errno in _DISK_FULL else ""
         message, code = f"{name}{error.strerror or error}", 1
     elif isinstance(error, MemoryError):
         message, code = f"out of memory{f': {error}' if str(error) else ''}; try a smaller --context", 1
     else:
         kind = type(error).__name__
         message, code = f"{kind}: {error} (a bug; PELLUCID_DEBUG=1 shows where)", 1
-    click.echo(f"pellucid: error: {' '.join(message.split())}", err=True)
+    with contextlib.suppress(OSError):  # a full or closed stderr: the exit code is all that can be said
+        click.echo(f"pellucid: error: {' '.join(message.split())}", err=True)
     return code
+
+
+def _broken(stream: Any) -> bool:
+    """Whether what was written to it does not go through, as on a full disk."""
+    try:
+        if stream is not None:
+            stream.flush()
+    except (OSError, ValueError):
+        return True
+    return False
+
+
+def _help_width() -> int:
+    """Columns of a help page; click's own choice, but also on terminals of less than 50 columns."""
+    return max(20, min(shutil.get_terminal_size().columns, _MOST_COLUMNS) - 2)
 
 
 def _silence(stream: Any) -> None:
@@ -132,7 +176,7 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
     cls=Commands,
     invoke_without_command=True,
     epilog=_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _MOST_COLUMNS},
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."

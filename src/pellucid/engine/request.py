@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 from pellucid.errors import UsageError
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Logprobs
+from pellucid.sampling.seed import fresh_seed
 from pellucid.types import Int32
 
 
@@ -50,7 +50,7 @@ class Request:
         self.params = params if params is not None else SamplingParams()
         self.stop_ids = frozenset(stop_ids)
         self.strategy = strategy
-        self.seed: int = secrets.randbits(53) if self.params.seed is None else self.params.seed
+        self.seed: int = fresh_seed() if self.params.seed is None else self.params.seed
 
 
 class TokenEvent(NamedTuple):

@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,7 +121,8 @@ class Cache:
             record.write_text(_to_json(replace(entry, modified_ns=modified_ns)), encoding="utf-8")
             os.replace(record, folder / "entry.json")
         except OSError:
-            record.unlink(missing_ok=True)
+            with suppress(OSError):
+                record.unlink()
 
     def verify(self, entry: CacheEntry) -> str | None:
         """Hash the whole file: None if it is what was fetched, else what is wrong, in one line."""

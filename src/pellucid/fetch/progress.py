@@ -8,7 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 LINE_SECONDS = 10.0  # how often plain output says how far it is
 POLL_SECONDS = 0.1  # how often a growing file is looked at
@@ -71,31 +74,36 @@ class LineProgress:
         self.note(f"  {human_size(self._done)} in {seconds:.1f} s{'' if complete else ', then broken off'}")
 
     def note(self, line: str) -> None:
-        print(line, file=self._stream or sys.stderr, flush=True)
+        stream = self._stream or sys.stderr
+        if stream is not None:  # started with stderr closed
+            print(line, file=stream, flush=True)
 
 
 class TerminalProgress:
-    """A bar with rate and time left, drawn by rich on stderr."""
+    """What is done, and below it a bar with rate and time left as wide as the terminal, drawn by rich on stderr."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         from rich.console import Console
 
-        self._console = Console(stderr=True, highlight=False)
+        self._console = console or Console(stderr=True, highlight=False)
         self._bar: Any = None
         self._task: Any = None
 
     def begin(self, what: str, total: int | None) -> None:
         from rich import progress as parts
+        from rich.table import Column
 
+        self.note(what)
+        whole = Column(no_wrap=True)
         self._bar = parts.Progress(
-            parts.TextColumn("{task.description}", markup=False),
-            parts.BarColumn(),
-            parts.DownloadColumn(),
-            parts.TransferSpeedColumn(),
-            parts.TimeRemainingColumn(),
+            parts.BarColumn(bar_width=None, table_column=Column(ratio=1)),
+            parts.DownloadColumn(table_column=whole),
+            parts.TransferSpeedColumn(table_column=whole),
+            parts.TimeRemainingColumn(table_column=whole),
             console=self._console,
+            expand=True,
         )
-        self._task = self._bar.add_task(what, total=total)
+        self._task = self._bar.add_task("", total=total)
         self._bar.start()
 
     def at(self, done: int) -> None:
@@ -113,7 +121,7 @@ class TerminalProgress:
 
 def stderr_progress() -> Progress:
     """The bar if stderr is a terminal, plain lines if not."""
-    return TerminalProgress() if sys.stderr.isatty() else LineProgress()
+    return TerminalProgress() if sys.stderr is not None and sys.stderr.isatty() else LineProgress()
 
 
 def human_size(size: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable
@@ -98,7 +97,9 @@ class SamplingParams:
         table = _all_parameters()
         for name in values:
             if name not in table:
-                near = difflib.get_close_matches(name, table, 1)
+                from difflib import get_close_matches
+
+                near = get_close_matches(name, table, 1)
                 hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(table)}"
                 raise UsageError(f"no sampling parameter '{name}'; {hint}")
         checked = {name: p.check(values[name]) if name in values else p.default for name, p in table.items()}

@@ -37,7 +37,7 @@ def locate(name_or_path: str | os.PathLike[str], *, progress: Progress | None = 
     DownloadError (cannot be fetched, or not with the right content).
     """
     if not isinstance(name_or_path, str):
-        return _locate_path(Path(name_or_path))
+        return _locate_path(_as_path(name_or_path))
     if not name_or_path.strip():
         raise UsageError(
             "the model's name is empty; give a path, a catalog name, hf:org/repo or pypi:package==version"
@@ -71,18 +71,30 @@ def recipe_for(name: str) -> Recipe | None:
     return CATALOG.get(name)
 
 
+def _as_path(value: os.PathLike[str]) -> Path:
+    try:
+        return Path(value)
+    except TypeError:
+        raise UsageError(
+            f"the model: expected a path or a name (str or os.PathLike), got {type(value).__name__} {value!r:.40}"
+        ) from None
+
+
 def _locate_path(path: Path) -> Path:
     """The path itself; the file within, for a directory that holds one GGUF file and no configuration."""
     try:
         path = path.expanduser()
     except RuntimeError as error:
         raise ModelNotFoundError(f"{path}: {error}") from error
-    if path.is_dir():
-        return _locate_directory(path)
-    if path.is_file():
-        return path
-    if path.exists():
-        raise ModelNotFoundError(f"{path}: not a regular file or directory")
+    try:
+        if path.is_dir():
+            return _locate_directory(path)
+        if path.is_file():
+            return path
+        if path.exists():
+            raise ModelNotFoundError(f"{path}: not a regular file or directory")
+    except OSError as error:  # a name too long, a directory that may not be entered
+        raise ModelNotFoundError(f"no model '{str(path)[:200]}': {error.strerror}") from error
     raise ModelNotFoundError(_missing(path))
 
 

@@ -286,6 +286,18 @@ def test_a_file_merely_touched_is_checked_once(tiny: Recipe, on_hub: HubStandIn,
     assert len(hashed) == 1
 
 
+def test_a_file_touched_in_a_read_only_cache_is_used(tiny: Recipe, on_hub: HubStandIn, recorder, monkeypatch):
+    path = locate("tiny", progress=recorder)
+    os.utime(path, ns=(10**18, 10**18))
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    for change in ("write_text", "write_bytes", "touch", "unlink", "rename", "replace"):
+        monkeypatch.setattr(type(path), change, refuse)
+    assert locate("tiny", progress=recorder) == path
+
+
 def test_a_catalog_that_moved_on_fetches_again(tiny: Recipe, on_hub: HubStandIn, recorder, monkeypatch):
     locate("tiny", progress=recorder)
     newer = b"GGUF" + os.urandom(1000)

@@ -84,7 +84,7 @@ def test_logprobs_are_those_of_the_logits(llm):
         best = sorted(range(len(row)), key=lambda i: (-row[i], i))[:3]
         assert [a.token_id for a in entry.top] == best
         assert [a.logprob for a in entry.top] == pytest.approx(exact[best], abs=1e-6)
-        assert entry.text == llm.tokenizer.piece(token)
+        assert entry.text.encode() == llm.tokenizer.token_bytes(token)
 
 
 def test_processed_logprobs_are_those_of_the_choice(llm):

@@ -1,0 +1,37 @@
+"""Whose turn it is to drive the engine, also while the interpreter ends."""
+
+from __future__ import annotations
+
+import os
+import threading
+from types import TracebackType
+
+
+class Turn:
+    """A lock for `with`, that after `end` lets only the main thread in.
+
+    The interpreter ends a daemon thread where it comes back from native code, which C++ answers with abort.
+    So at exit the pass that such a thread is amid is waited for, and it begins no other.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ended = False
+        self._process_id = os.getpid()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        if self._ended and threading.current_thread() is not threading.main_thread():
+            self._lock.release()
+            threading.Event().wait()  # for ever: the process ends around this thread
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def end(self) -> None:
+        """The interpreter ends. In a forked child there is no other thread to wait for."""
+        if os.getpid() == self._process_id:
+            with self._lock:
+                self._ended = True
