@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _complete_model(
+def complete_model(
     context: click.Context, parameter: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
     """For a shell: the catalog's names that begin so; else files."""
@@ -40,7 +40,7 @@ def _complete_model(
 model = click.option(
     "-m",
     "--model",
-    shell_complete=_complete_model,
+    shell_complete=complete_model,
     envvar="PELLUCID_MODEL",
     default=DEFAULT_MODEL,
     show_default=True,

@@ -8,7 +8,7 @@ import textwrap
 
 import click
 
-from pellucid.cli import _console
+from pellucid.cli import _console, _options
 from pellucid.loading import DEFAULT_MODEL
 
 
@@ -20,7 +20,9 @@ Examples:
   pellucid info ./model.gguf --json | jq .formats
 """
 )
-@click.argument("model", default=DEFAULT_MODEL, envvar="PELLUCID_MODEL")
+@click.argument(
+    "model", default=DEFAULT_MODEL, envvar="PELLUCID_MODEL", shell_complete=_options.complete_model
+)
 @click.option(
     "--context", type=click.IntRange(min=1), show_default="the model's", help="Tokens to reckon memory for."
 )

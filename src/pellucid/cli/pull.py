@@ -6,9 +6,11 @@ import json
 
 import click
 
+from pellucid.cli import _options
+
 
 @click.command("pull", short_help="Fetch a model: pull NAME.")
-@click.argument("name")
+@click.argument("name", shell_complete=_options.complete_model)
 @click.option("--json", "as_json", is_flag=True, help="Print what was fetched as a JSON object.")
 def command(name: str, as_json: bool) -> None:
     """Fetch the model NAME if it is not on this machine yet, and print where it is.

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pellucid.cli import _options
+
 if TYPE_CHECKING:
     from pellucid.fetch.cache import Cache
 
 
 @click.command("rm", short_help="Remove a fetched model: rm NAME.")
-@click.argument("name")
+@click.argument("name", shell_complete=_options.complete_model)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 def command(name: str, yes: bool) -> None:
     """Remove the fetched model NAME (as `pellucid models` lists it) and say how much that freed.

@@ -125,10 +125,10 @@ def test_bytes_that_are_not_utf8_are_named_as_such(tiny, tiny_chat):
         assert done.stderr.decode().startswith(f"pellucid: error: {name}")
 
 
-@pytest.mark.parametrize("command", ["generate", "chat", "info", "tokenize", "bench"])
+@pytest.mark.parametrize("command", ["generate", "chat", "info", "tokenize", "bench", "pull", "rm"])
 def test_a_shell_completes_models(command, tmp_path):
     def complete(word: str) -> list[str]:
-        option = f"pellucid {command} " + ("" if command == "info" else "--model ") + word
+        option = f"pellucid {command} " + ("" if command in ("info", "pull", "rm") else "--model ") + word
         more = {
             "_PELLUCID_COMPLETE": "bash_complete",
             "COMP_WORDS": option,
