@@ -133,6 +133,9 @@ def _report(error: BaseException) -> int:
         # The cache names its folder; what else we write is the output.
         name = f"{error.filename}: " if error.filename else "output: " if error.errno in _DISK_FULL else ""
         message, code = f"{name}{error.strerror or error}", 1
+    elif isinstance(error, UnicodeEncodeError):
+        letter = f"U+{ord(error.object[error.start]):04X}"
+        message, code = f"output: {error.encoding} cannot hold {letter}; set PYTHONIOENCODING=utf-8", 1
     elif isinstance(error, MemoryError):
         message, code = f"out of memory{f': {error}' if str(error) else ''}; try a smaller --context", 1
     else:

@@ -146,3 +146,20 @@ def test_a_shell_completes_models(command, tmp_path):
 
     assert complete("smol") == ["plain,smollm2-135m-instruct"]
     assert complete("./x") == ["file,./x"]
+
+
+def test_an_output_encoding_that_cannot_hold_the_text():
+    code = (
+        "from pellucid.cli import main, _console\n"
+        "import click\n"
+        "main.main.callback = lambda: _console.write('h\\u00e9')\n"
+        "main.main()"
+    )
+    for encoding, expected in (("utf-8", (0, "h\u00e9", "")), ("ascii", (1, "", "U+00E9"))):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, env=environment(PYTHONIOENCODING=encoding)
+        )
+        status, out, err = expected
+        assert (done.returncode, done.stdout.decode()) == (status, out)
+        assert err in done.stderr.decode()
+        assert b"bug" not in done.stderr

@@ -82,7 +82,8 @@ def test_leaving_while_another_thread_generates(tiny_path, ending):
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, env=environment)
         assert done.returncode == (3 if "3" in ending else 0)
-        assert done.stderr == b""
+        assert b"terminate called" not in done.stderr
+        assert b"nanobind" not in done.stderr
 
 
 def test_an_error_is_one_line(llm):
