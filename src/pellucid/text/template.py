@@ -98,6 +98,8 @@ def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, s
             sort_keys: bool = False) -> str:  # fmt: skip
     if isinstance(indent, int) and indent > 64:
         raise TemplateError(f"the chat template asked for an indent of {indent}")
+    if isinstance(value, Iterator):  # what `map` and `select` give
+        value = list(_Loop(value))
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
