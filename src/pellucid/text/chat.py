@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
@@ -56,6 +57,23 @@ def render_chat_text(
     return _Rendering(tokenizer, messages, add_generation_prompt, tools, variables).text()
 
 
+def render_parts(
+    tokenizer: Tokenizer,
+    messages: Sequence[Mapping[str, Any]],
+    *,
+    add_generation_prompt: bool = True,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    now: datetime | None = None,
+    **variables: Any,
+) -> list[str | int]:
+    """The rendered conversation as texts and the ids of the template's control tokens, texts never adjacent.
+
+    `tokenizer.encode_parts` of it, without parse_special, gives the ids of `render_chat` but for an added BOS.
+    now: what the template's clock shows; default: the time.
+    """
+    return _Rendering(tokenizer, messages, add_generation_prompt, tools, variables, now).parts()
+
+
 class _Rendering:
     """One conversation through one template."""
 
@@ -66,6 +84,7 @@ class _Rendering:
         add_generation_prompt: bool,
         tools: Sequence[Mapping[str, Any]] | None,
         variables: Mapping[str, Any],
+        now: datetime | None = None,
     ) -> None:
         if tokenizer.chat_template is None:
             raise TemplateError(
@@ -76,6 +95,7 @@ class _Rendering:
         if wrong:
             raise TemplateError(f"template variable '{wrong[0]}' has a parameter of its own")
         self.tokenizer = tokenizer
+        self.now = now
         self.template = _compile(tokenizer.chat_template)
         self.data: dict[str, Any] = {
             "messages": check_messages(messages),
@@ -105,7 +125,7 @@ class _Rendering:
         """The text with marks for the template's control tokens."""
         named = {name: self.marks.get(piece, piece) for name, piece in self.tokenizer.named_tokens.items()}
         variables = {**named, **data, "add_generation_prompt": self.add_generation_prompt}
-        return self.template.render(variables, self.marks)
+        return self.template.render(variables, self.marks, now=self.now)
 
     def text(self) -> str:
         return self._unmarked(self.render(self.data))
@@ -116,15 +136,22 @@ class _Rendering:
         return text
 
     def ids(self) -> list[int]:
+        parts, ids = self._told_apart()
+        return self.tokenizer.encode_parts(parts, parse_special=False) if ids is None else ids
+
+    def parts(self) -> list[str | int]:
+        return self._told_apart()[0]
+
+    def _told_apart(self) -> tuple[list[str | int], list[int] | None]:
+        """(the parts, their ids where they are known on the way)."""
         text = self.render(self.data)
         parts = self._parts(text)
         ids = self.tokenizer.encode_parts(parts, parse_special=True)
         controls = set(self.controls.values())
         if [i for i in ids if i in controls] != [part for part in parts if not isinstance(part, str)]:
-            parts = self._attributed(text)
-        elif self.tokenizer.unknown_id not in ids:
-            return ids  # nothing was spelled, so there is nothing to tell apart
-        return self.tokenizer.encode_parts(parts, parse_special=False)
+            return self._attributed(text), None
+        # Without an unknown token nothing was spelled, so there is nothing to tell apart.
+        return parts, None if self.tokenizer.unknown_id in ids else ids
 
     def _parts(self, text: str, spelled: Iterable[tuple[int, int]] = ()) -> list[str | int]:
         """Text and control tokens: those marked, and those spelled at the ranges [start, stop)."""

@@ -51,6 +51,7 @@ class Budget:
 
 
 _budget: ContextVar[Budget] = ContextVar("budget")
+_now: ContextVar[datetime | None] = ContextVar("now", default=None)
 
 
 def _length(value: Any) -> int:
@@ -190,7 +191,7 @@ def _environment() -> _Environment:
         else:
             del filters[name]  # no template needs them, and each is one more thing to bound
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["strftime_now"] = lambda form: (_now.get() or datetime.now()).strftime(form)
     for name in ("lipsum", "cycler", "joiner"):
         environment.globals.pop(name, None)
     return environment
@@ -241,10 +242,17 @@ class ChatTemplate:
                 yield node, field, value
 
     def render(
-        self, variables: Mapping[str, Any], marks: Mapping[str, str], seconds: float = MAX_SECONDS
+        self,
+        variables: Mapping[str, Any],
+        marks: Mapping[str, str],
+        seconds: float = MAX_SECONDS,
+        now: datetime | None = None,
     ) -> str:
-        """The text, with every control token of the template's own literals as its mark. TemplateError."""
-        token = _budget.set(Budget(seconds))
+        """The text, with every control token of the template's own literals as its mark. TemplateError.
+
+        now: what the template's clock shows; default: the time.
+        """
+        token, clock = _budget.set(Budget(seconds)), _now.set(now)
         try:
             template = self._compile(tuple(sorted(marks.items(), key=lambda item: (-len(item[0]), item[0]))))
             pieces, size = [], 0
@@ -264,6 +272,7 @@ class ChatTemplate:
             raise TemplateError(f"the chat template failed: {type(error).__name__}: {_line(error)}") from None
         finally:
             _budget.reset(token)
+            _now.reset(clock)
 
     def _compile(self, marks: tuple[tuple[str, str], ...]) -> jinja2.Template:
         if marks not in self._compiled:
