@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import History, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers
 from pellucid.types import Float32, Int32
 
 
@@ -17,6 +17,7 @@ from pellucid.types import Float32, Int32
 class AllowedIds:
     order: ClassVar[int] = 200
     keeps_argmax: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "token"
 
     allowed_ids: tuple[int, ...] | None = parameter(
         None, "ids", "the only token ids that can be chosen; None: all", optional=True

@@ -16,10 +16,15 @@ tokens matters it is logit descending, then id ascending.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pellucid.registry import Registry
 from pellucid.types import Float32, Int32
+
+# Which logits of a row a processor must know. "token": a token's new logit follows from its own logit, its id and
+# the history. "top": also from the largest logits, so a row that is exact in its head and bounded below it is
+# enough (top-k, min-p). "all": from every logit (probabilities, means).
+Scope = Literal["token", "top", "all"]
 
 
 class History(Protocol):
@@ -46,11 +51,12 @@ class LogitsProcessor(Protocol):
     """A pure function of (history, logits); a frozen dataclass whose fields are its parameters.
 
     With every field at its default it is the identity, and is left out. `keeps_argmax`: it never changes
-    which token is the largest, so greedy decoding can leave it out too.
+    which token is the largest, so greedy decoding can leave it out too. `scope`: how much of the row it reads.
     """
 
     order: ClassVar[int]
     keeps_argmax: ClassVar[bool]
+    scope: ClassVar[Scope]
 
     def __call__(self, history: History, logits: Float32) -> Float32:
         """float32 [vocabulary] -> the same shape. The array belongs to the call: change it in place and

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import History, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers
 from pellucid.types import Float32
 
 
@@ -15,6 +15,7 @@ from pellucid.types import Float32
 class MinP:
     order: ClassVar[int] = 800
     keeps_argmax: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "top"
 
     min_p: float = parameter(
         0.0,

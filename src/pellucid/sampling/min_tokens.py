@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import History, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers
 from pellucid.types import Float32
 
 
@@ -16,6 +16,7 @@ from pellucid.types import Float32
 class MinTokens:
     order: ClassVar[int] = 300
     keeps_argmax: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "token"
 
     min_tokens: int = parameter(
         0,

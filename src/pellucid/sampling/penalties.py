@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import History, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers
 from pellucid.types import Float32
 
 
@@ -23,6 +23,7 @@ class Penalties:
 
     order: ClassVar[int] = 400
     keeps_argmax: ClassVar[bool] = False
+    scope: ClassVar[Scope] = "token"
 
     repetition_penalty: float = parameter(
         1.0, "float", "divides the logits of tokens in prompt or output; 1: off", above=0.0, maximum=10.0

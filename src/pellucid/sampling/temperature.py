@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from pellucid.errors import UsageError
-from pellucid.sampling.base import History, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers
 from pellucid.types import Float32
 
 _LEAST = 1e-4  # below it a logit of a few thousand, divided, comes near the end of float32's useful range
@@ -21,6 +21,7 @@ class Temperature:
 
     order: ClassVar[int] = 500
     keeps_argmax: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "token"
 
     temperature: float = parameter(
         0.0,

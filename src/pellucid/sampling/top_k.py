@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import History, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers
 from pellucid.types import Float32
 
 
@@ -15,6 +15,7 @@ from pellucid.types import Float32
 class TopK:
     order: ClassVar[int] = 600
     keeps_argmax: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "top"
 
     top_k: int = parameter(
         0, "int", "only the k most probable tokens can be chosen; 0: all", minimum=0, maximum=2**31 - 1

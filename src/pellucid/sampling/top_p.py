@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import History, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers
 from pellucid.types import Float32
 
 
@@ -15,6 +15,7 @@ from pellucid.types import Float32
 class TopP:
     order: ClassVar[int] = 700
     keeps_argmax: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "all"
 
     top_p: float = parameter(
         1.0,

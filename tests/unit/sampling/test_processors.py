@@ -62,6 +62,28 @@ def test_pure_and_never_empty(name):
                 assert np.argmax(first) == np.argmax(x)
 
 
+@pytest.mark.parametrize("name", [name for name in samplers if samplers[name].scope == "token"])
+def test_scope_token_means_each_logit_by_itself(name):
+    """The other logits are replaced by others: the first twenty come out the same."""
+    for values in settings(name):
+        (processor,) = SamplingParams(**values).processors() or [samplers[name]()]
+        x, y = logits(1), logits(2)
+        y[:20] = x[:20]
+        first, second = processor(History(), x.copy()), processor(History(), y.copy())
+        assert np.array_equal(first[:20], second[:20])
+
+
+@pytest.mark.parametrize("name", [name for name in samplers if samplers[name].scope == "top"])
+def test_scope_top_means_the_head_decides(name):
+    """What lies below everything kept may be anything lower."""
+    for values in settings(name):
+        (processor,) = SamplingParams(**values).processors() or [samplers[name]()]
+        x = logits(1)
+        kept = processor(History(), x.copy()) > -np.inf
+        y = np.where(kept, x, x - np.float32(50)).astype(np.float32)
+        assert np.array_equal(processor(History(), y) > -np.inf, kept)
+
+
 def after(x, history=None, **params):
     return Sampler(SamplingParams(**params), 0).process(history or History(), x)
 
