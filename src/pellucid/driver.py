@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
 from pellucid.engine.engine import Engine, Request
+from pellucid.engine.held import Evaluation, Held, Rows
 from pellucid.interrupts import HeldInterrupts
 from pellucid.turn import Turn
 
@@ -26,6 +28,7 @@ class Driver:
 
     def __init__(self, engine: Engine, eos_ids: frozenset[int]) -> None:
         self._engine = engine
+        self._held = engine.held
         self._eos_ids = eos_ids
         self._lock = Turn()
         self._running: dict[int, RunningRequest] = {}
@@ -38,7 +41,15 @@ class Driver:
         with self._lock, HeldInterrupts():
             self._abort_dropped()
             request.start(next(self._ids))
-            self._engine.add(Request(request.request_id, request.prompt_ids, request.params, self._eos_ids))
+            self._engine.add(
+                Request(
+                    request.request_id,
+                    request.prompt_ids,
+                    request.params,
+                    self._eos_ids,
+                    salt=request.cache_salt,
+                )
+            )
             self._running[request.request_id] = request
 
     def advance(self, request: RunningRequest) -> None:
@@ -47,11 +58,56 @@ class Driver:
             if request.chunks or request.done:
                 return
             with HeldInterrupts():
-                self._abort_dropped()
-                for event in self._engine.step():
-                    owner = self._running.get(event.request_id)
-                    if owner is not None:
-                        self._hand_over(event, owner)
+                self._pass()
+
+    def _pass(self) -> None:
+        self._abort_dropped()
+        for event in self._engine.step():
+            owner = self._running.get(event.request_id)
+            if owner is not None:
+                self._hand_over(event, owner)
+
+    # --- held sequences -------------------------------------------------------------------------------
+    def hold(self, ids: Iterable[int], *, salt: Hashable = None) -> Held:
+        """A sequence to be driven by hand; nothing is computed yet. salt: cached prefixes are shared among equal
+        salts only. Errors: UsageError, ContextOverflowError."""
+        with self._exclusive():
+            return self._held.hold(ids, salt=salt, guard=self._exclusive)
+
+    def evaluate(self, held: Iterable[Held], on_rows: Rows | None = None) -> list[Float32]:
+        """All of them catch up, in passes shared with each other and with whatever else runs.
+
+        Returns for each its logits, float32 [positions wanted, vocabulary]: of the last token, or from its
+        `first_logit` on. on_rows: takes the rows as they come in place of that (the result is []), so that long
+        inputs need no [tokens, vocabulary] array; it is called amid a pass and must not call the engine.
+        An error, Ctrl-C too, stops the evaluation; the sequences stay usable, with what was computed.
+        """
+        evaluations: list[Evaluation] = []
+        try:
+            with self._exclusive():
+                evaluations = self._held.begin(held, on_rows)
+            for evaluation in evaluations:
+                while not evaluation.done:
+                    self._advance_evaluation(evaluation)
+                if evaluation.error is not None:
+                    raise evaluation.error
+        except BaseException:
+            with self._exclusive():
+                for evaluation in evaluations:
+                    self._held.cancel(evaluation)
+            raise
+        return [evaluation.rows for evaluation in evaluations if evaluation.rows is not None]
+
+    def _advance_evaluation(self, evaluation: Evaluation) -> None:
+        with self._lock:
+            if not evaluation.done:  # another thread's pass may have done it
+                with HeldInterrupts():
+                    self._pass()
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        with self._lock, HeldInterrupts():
+            yield
 
     def abort(self, request: RunningRequest) -> None:
         """End it where it still runs; its memory is free at once."""
@@ -67,10 +123,21 @@ class Driver:
             for request in list(self._running.values()):
                 self._abort(request)
 
+    def close(self) -> None:
+        """Aborts all; held sequences answer with UsageError from here on."""
+        self.abort_all()
+        with self._exclusive():
+            self._held.close()
+            del self._engine  # whoever still has a held sequence does not keep the cache
+
     def logits(self, token_ids: Sequence[int]) -> Float32:
-        """float32 [positions, vocabulary]"""
-        with self._lock, HeldInterrupts():
-            return self._engine.logits(list(token_ids))
+        """float32 [positions, vocabulary], computed in passes shared with whatever else runs."""
+        held = self.hold(token_ids)
+        held.first_logit = 0
+        try:
+            return self.evaluate([held])[0]
+        finally:
+            held.close()
 
     def _hand_over(self, event: TokenEvent, owner: RunningRequest) -> None:
         try:

@@ -272,7 +272,7 @@ class LLM:
     def close(self) -> None:
         """Abort what runs and let the memory go. A closed LLM answers with UsageError."""
         if self._loaded is not None:
-            self._driver.abort_all()
+            self._driver.close()
             del self._driver
             self._loaded = None
 

@@ -72,12 +72,14 @@ class RunningRequest:
         settings: Settings,
         tokenize_seconds: float,
         keep_chunks: bool,
+        cache_salt: str | None = None,
     ) -> None:
         self.request_id = -1  # given by `start`
         self.prompt = prompt
         self.prompt_ids = prompt_ids
         self.params = params
         self.settings = settings
+        self.cache_salt = cache_salt
         self.chunks: deque[Chunk] = deque()
         self.error: Exception | None = None
         self._keep_chunks = keep_chunks  # for a stream

@@ -25,7 +25,8 @@ class BatchBuilder:
         self._last: Batch | None = None
 
     def build(self, plan: Plan, *, all_logits: bool = False) -> Batch:
-        """The next pass. Logits: of each sequence's last token and its drafts; all_logits: of all rows."""
+        """The next pass. Logits: of each sequence from `first_wanted` on, drafts too; all_logits: of all
+        rows."""
         row = num_logits = 0
         for i, (sequence, rows) in enumerate(plan):
             owner = self._owners[i]
@@ -36,8 +37,8 @@ class BatchBuilder:
                 self._write_row(row, i, sequence, start)
             else:
                 self._write_rows(row, i, sequence, start, start + rows)
-            first = start if all_logits else sequence.num_tokens - 1
-            for position in range(max(first, start), start + rows):
+            first = start if all_logits else max(start, sequence.first_wanted)
+            for position in range(first, start + rows):
                 self._logit_rows[num_logits] = row + position - start
                 num_logits += 1
             row += rows

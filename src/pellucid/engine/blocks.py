@@ -6,6 +6,7 @@ place is needed.
 
 The prefix cache is a tree. A node is a block and its tokens; its path from the root spells the prefix that
 its keys and values depend on. Looking up compares tokens, so no collision of hashes can give a wrong block.
+Sequences of different salt have trees of their own: nothing of one can be found, or timed, from another.
 Two invariants carry the rest:
 - who holds a node's block holds the blocks of all its ancestors (equal blocks computed twice are merged), so
 - in the order of release a node always comes after its descendants: evicting the oldest takes leaves only.
@@ -14,6 +15,7 @@ Two invariants carry the rest:
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Hashable
 from collections.abc import Sequence as Seq
 
 from pellucid.engine.sequence import Sequence
@@ -33,6 +35,14 @@ class _Node:
         self.children: dict[int, list[_Node]] = {}  # by their first token
 
 
+class _Root(_Node):
+    __slots__ = ("salt",)
+
+    def __init__(self, salt: Hashable) -> None:
+        super().__init__(-1, (), None)
+        self.salt = salt
+
+
 class BlockPool:
     """num_blocks blocks of block_size positions. With prefix_caching False nothing is kept after its last
     holder."""
@@ -50,7 +60,7 @@ class BlockPool:
         self._references = [0] * num_blocks
         self._nodes: list[_Node | None] = [None] * num_blocks
         self._cached: OrderedDict[int, None] = OrderedDict()  # blocks with a node and no holder, oldest first
-        self._root = _Node(-1, (), None)
+        self._roots: dict[Hashable, _Root] = {}  # by salt; those of an empty tree are gone
         self._copies: list[tuple[int, int]] = []
 
     # --- counts ---------------------------------------------------------------------------------------
@@ -85,28 +95,44 @@ class BlockPool:
 
     # --- what sequences do ----------------------------------------------------------------------------
     def match(self, sequence: Sequence) -> int:
-        """Shares the longest cached prefix with a sequence that has no blocks; returns its length.
+        """Shares the longest cached prefix with a sequence, beyond what it has; returns how many positions it
+        gained.
 
-        Any length from 1 token is found. The last token is never taken from the cache: its logits are wanted.
+        Any length from 1 token is found. Positions whose logits are wanted are never taken from the cache.
         """
         if not self.prefix_caching:
             return 0
-        limit = sequence.num_tokens - 1
-        tokens: list[int] = sequence.rows(0, limit).tolist()
-        node, position = self._root, 0
+        had, limit, index = sequence.num_computed, sequence.first_wanted, sequence.num_registered
+        if index == 0 and sequence.salt not in self._roots:
+            return 0
+        start = position = index * self.block_size
+        tokens: list[int] = sequence.rows(start, limit).tolist()
+        node = self._parent(sequence, index)
         while position < limit:
-            node, length = _closest(node, tokens[position : position + self.block_size])
-            if length == 0:
+            node, length = _closest(node, tokens[position - start : position - start + self.block_size])
+            if length == 0 or position + length <= had:
                 break
-            self._hold(node.block)
-            sequence.block_table.append(node.block)
+            self._share(sequence, index, node.block)
+            index += 1
             position += length
             if length < self.block_size:
                 break
+        if position <= had:
+            return 0
         sequence.table_version += 1
         sequence.num_computed = position
         sequence.num_registered = position // self.block_size
-        return position
+        return position - had
+
+    def _share(self, sequence: Sequence, index: int, block: int) -> None:
+        """Entry `index` of a table, its last or the one after it, becomes this block of the tree."""
+        table = sequence.block_table
+        self._hold(block)
+        if index < len(table):
+            own, table[index] = table[index], block
+            self._release(own)
+        else:
+            table.append(block)
 
     def reserve(self, sequence: Sequence, num_tokens: int) -> bool:
         """Makes positions [num_computed, num_tokens) writable. False if there are not enough blocks: what was
@@ -147,8 +173,9 @@ class BlockPool:
         """The child, with no blocks yet, shares everything that the parent has computed; who writes first
         copies."""
         child.block_table = parent.block_table[: self.blocks_for(parent.num_computed)]
-        for block in child.block_table:
-            self._hold(block)
+        references = self._references
+        for block in child.block_table:  # the parent holds them: none is among the cached
+            references[block] += 1
         child.num_computed = parent.num_computed
         child.num_registered = parent.num_registered
         child.table_version += 1
@@ -223,7 +250,11 @@ class BlockPool:
 
     # --- the tree of prefixes -------------------------------------------------------------------------
     def _parent(self, sequence: Sequence, index: int) -> _Node:
-        node = self._nodes[sequence.block_table[index - 1]] if index else self._root
+        if index == 0:
+            return self._roots.get(sequence.salt) or self._roots.setdefault(
+                sequence.salt, _Root(sequence.salt)
+            )
+        node = self._nodes[sequence.block_table[index - 1]]
         if node is None:
             raise RuntimeError(f"block {index - 1} of a sequence is computed but not in the tree")
         return node
@@ -251,6 +282,8 @@ class BlockPool:
         siblings.remove(node)
         if not siblings:
             del node.parent.children[node.tokens[0]]
+            if isinstance(node.parent, _Root) and not node.parent.children:
+                del self._roots[node.parent.salt]
         self._nodes[block] = None
 
 

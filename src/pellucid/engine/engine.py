@@ -13,6 +13,7 @@ import numpy as np
 
 from pellucid.engine.batch import BatchBuilder
 from pellucid.engine.blocks import BlockPool
+from pellucid.engine.held import HeldSequences
 from pellucid.engine.limits import Limits
 from pellucid.engine.live import LiveRequest, failure
 from pellucid.engine.request import Request, TokenEvent, as_token_ids
@@ -68,6 +69,7 @@ class Engine:
             self.pool.blocks_for(self.context_length),
             block_size,
         )
+        self.held = HeldSequences(self.pool, self.scheduler, self.limits)
         self._live: dict[Hashable, LiveRequest] = {}
         self._num_proposing = 0
 
@@ -117,24 +119,26 @@ class Engine:
         long, or if there is no work. If the model raises, nothing has advanced and the step can be
         repeated."""
         events: list[TokenEvent] = []
+        self.held.forget_dropped()
         if self._num_proposing:
             self._propose(events)
         plan = self.scheduler.schedule()
         logits = self._forward(plan)
         if logits is None:
             return events
-        ready: list[tuple[Sequence, int, int]] = []  # who has caught up, and its rows of logits
+        ready: list[tuple[Sequence, int, int]] = []  # whose logits there are, and which rows
         row = 0
         for sequence, rows in plan:
-            behind = sequence.num_behind
-            sequence.num_rows += rows
-            sequence.num_computed += min(rows, behind)  # drafts count once they are accepted
+            start = sequence.num_computed
+            wanted = start + rows - max(start, sequence.first_wanted)
+            sequence.advance(rows)
             self.pool.commit(sequence)
-            if rows >= behind:
-                ready.append((sequence, row, row + 1 + rows - behind))
-                row += 1 + rows - behind
-        for sequence, start, stop in ready:
-            self._advance(sequence, logits[start:stop], events)
+            if wanted > 0:
+                ready.append((sequence, row, row + wanted))
+                row += wanted
+        for sequence, first, stop in ready:
+            if not self.held.take(sequence, logits[first:stop]):
+                self._advance(sequence, logits[first:stop], events)
         return events
 
     def _forward(self, plan: Plan, *, all_logits: bool = False) -> Float32 | None:
@@ -179,7 +183,7 @@ class Engine:
         children = [parent.fork(i) for i in range(1, live.request.params.n)]
         for child in children:
             self.pool.fork(parent, child)
-            child.num_reused = child.num_prompt
+            child.num_reused = child.num_computed
         live.sequences += children
         self.scheduler.add_forks(parent, children)
         return children

@@ -60,6 +60,17 @@ class Limits:
         if excess > 0:
             raise ContextOverflowError(f"{len(ids)} tokens exceed {self.what} by {excess}; shorten them")
 
+    def check_append(self, num_tokens: int, ids: Int32) -> None:
+        """Whether these ids may follow num_tokens others."""
+        if len(ids):
+            self.check_ids(ids)
+        excess = num_tokens + len(ids) - self.context_length
+        if excess > 0:
+            raise ContextOverflowError(
+                f"{len(ids)} tokens after {num_tokens} exceed {self.what} by {excess}; "
+                "append fewer, or enlarge the context"
+            )
+
     def check_ids(self, ids: Int32) -> None:
         self._check_id(int(ids.max()), "token id")
 

@@ -31,7 +31,9 @@ class LiveRequest:
         params = request.params
         eos_ids = frozenset() if params.ignore_eos else request.stop_ids
         stop_ids = np.array(sorted(eos_ids.union(params.stop_token_ids)), np.int32)
-        sequence = Sequence(request.prompt_ids, request_id=request.request_id, stop_ids=stop_ids)
+        sequence = Sequence(
+            request.prompt_ids, request_id=request.request_id, stop_ids=stop_ids, salt=request.salt
+        )
         return cls(
             request,
             strategies[request.strategy](params, request.seed),
@@ -68,7 +70,7 @@ class LiveRequest:
             logprobs,
             reason,
             sequence.num_rows,
-            sequence.num_reused or 0,
+            sequence.num_reused,
             token if reason == "stop" else None,
         )
 
@@ -103,6 +105,6 @@ def failure(sequence: Sequence, error: Exception) -> TokenEvent:
         logprobs=None,
         finish_reason="error",
         num_computed=sequence.num_rows,
-        num_reused=sequence.num_reused or 0,
+        num_reused=sequence.num_reused,
         error=f"{type(error).__name__}: {error}",
     )

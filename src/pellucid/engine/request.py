@@ -33,9 +33,10 @@ class Request:
 
     prompt_ids: int32 [tokens], at least one. stop_ids: the model's end-of-text tokens. seed: of params, or,
     where that is None, a fresh one (below 2^53, so that it survives JSON): read it here to repeat the text.
+    salt: cached prefixes are shared with requests of the same salt only.
     """
 
-    __slots__ = ("params", "prompt_ids", "request_id", "seed", "stop_ids", "strategy")
+    __slots__ = ("params", "prompt_ids", "request_id", "salt", "seed", "stop_ids", "strategy")
 
     def __init__(
         self,
@@ -44,7 +45,9 @@ class Request:
         params: SamplingParams | None = None,
         stop_ids: Iterable[int] = (),
         strategy: str = "sample",
+        salt: Hashable = None,
     ) -> None:
+        self.salt = salt
         self.request_id = request_id
         self.prompt_ids = as_token_ids(prompt_ids)
         self.params = params if params is not None else SamplingParams()

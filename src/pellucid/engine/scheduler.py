@@ -19,8 +19,10 @@ Plan = list[tuple[Sequence, int]]  # sequences and how many rows each gets, from
 class Scheduler:
     """A pass has at most prefill_chunk + max_sequences rows; at most max_sequences sequences hold blocks.
 
-    When blocks run out, the sequence that began to run last gives its own back and waits at the front to be
-    recomputed; the first is never preempted, so there is always progress.
+    A held sequence runs until it has caught up, then it is parked: it keeps its blocks while nobody needs them.
+    When blocks run out, the parked sequences give theirs back, the longest unused first. Then the sequence
+    that began to run last does, and waits at the front to be recomputed; the first is never preempted, so there
+    is always progress. What is given back stays findable in the prefix cache until its place is taken.
     """
 
     def __init__(self, pool: BlockPool, *, prefill_chunk: int, max_sequences: int) -> None:
@@ -29,6 +31,7 @@ class Scheduler:
         self.max_sequences = max_sequences
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []  # in the order in which they began to run
+        self.parked: dict[Sequence, None] = {}  # with blocks, and not running; oldest first
         self.num_preemptions = 0
         self._blocked_at: int | None = (
             None  # pool.num_releases when the first in the queue last found no room
@@ -39,7 +42,30 @@ class Scheduler:
         return bool(self.running or self.waiting)
 
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        """Puts a sequence in line. A parked one that is one token behind runs at once, unless others wait for
+        its place: it costs the next pass one row."""
+        if (
+            sequence in self.parked
+            and sequence.num_behind == 1
+            and len(self.running) + len(self.waiting) < self.max_sequences
+        ):
+            del self.parked[sequence]
+            sequence.num_reused += self._match(sequence)
+            self.running.append(sequence)
+        else:  # where it is parked, its blocks may still be taken while it waits
+            self.waiting.append(sequence)
+
+    def park(self, sequence: Sequence) -> None:
+        """A sequence stops to run or wait, and keeps its computed blocks while nobody needs them."""
+        if sequence in self.running:
+            self.running.remove(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+        self.pool.truncate(sequence, sequence.num_computed)
+        self.parked.pop(sequence, None)
+        if sequence.block_table:
+            self.parked[sequence] = None
+        self._blocked_at = None  # its blocks can be had now
 
     def add_forks(self, parent: Sequence, children: Iterable[Sequence]) -> None:
         """Children (with their blocks) of a running sequence run beside it, or wait first in the queue."""
@@ -50,7 +76,7 @@ class Scheduler:
                 self.running.insert(place, child)
                 place += 1
             else:
-                self.pool.free(child)
+                self._yield_blocks(child)
                 late.append(child)
         self.waiting.extendleft(reversed(late))
         self._blocked_at = None
@@ -59,9 +85,10 @@ class Scheduler:
         """Takes a sequence out, wherever it is, and its blocks back."""
         if sequence in self.running:
             self.running.remove(sequence)
-        else:
+        elif sequence in self.waiting:
             self.waiting.remove(sequence)
-            self._blocked_at = None
+        self.parked.pop(sequence, None)
+        self._blocked_at = None
         self.pool.free(sequence)
 
     def schedule(self) -> Plan:
@@ -82,8 +109,10 @@ class Scheduler:
         return plan
 
     def make_room(self, sequence: Sequence, num_tokens: int) -> None:
-        """Blocks for a sequence outside of the queue, at the expense of running ones."""
+        """Blocks for a sequence outside of the queue, at the expense of others."""
         while not self.pool.reserve(sequence, num_tokens):
+            if self._reclaim():
+                continue
             if not self.running:
                 raise RuntimeError(f"{num_tokens} tokens do not fit into {self.pool.num_blocks} blocks")
             self._preempt()
@@ -91,19 +120,35 @@ class Scheduler:
     def _reserve(self, sequence: Sequence, num_tokens: int) -> bool:
         """Blocks for a running sequence; False if it was preempted itself, being the last."""
         while not self.pool.reserve(sequence, num_tokens):
+            if self._reclaim():
+                continue
             if len(self.running) == 1:
                 raise RuntimeError(f"{num_tokens} tokens do not fit into {self.pool.num_blocks} blocks")
             if self._preempt() is sequence:
                 return False
         return True
 
+    def _reclaim(self) -> bool:
+        """The blocks of the longest unused parked sequence, for others; False if none is parked."""
+        if not self.parked:
+            return False
+        victim = next(iter(self.parked))
+        del self.parked[victim]
+        self._yield_blocks(victim)
+        return True
+
     def _preempt(self) -> Sequence:
         victim = self.running.pop()
-        self.pool.free(victim)
+        self._yield_blocks(victim)
         victim.drafts = []
         self.waiting.appendleft(victim)
         self.num_preemptions += 1
         return victim
+
+    def _yield_blocks(self, sequence: Sequence) -> None:
+        """All its blocks go to the cache; what others take of them is computed again."""
+        sequence.num_lost = max(sequence.num_lost, sequence.num_computed)
+        self.pool.free(sequence)
 
     def _admit(self, plan: Plan, budget: int) -> None:
         """Begins to run sequences in the order of the queue while there are rows and blocks for them."""
@@ -123,18 +168,30 @@ class Scheduler:
         """Finds what of a sequence is cached, and takes blocks for all of its tokens; False if there is no
         room."""
         pool = self.pool
-        matched = pool.match(sequence)
+        was_parked = self.parked.pop(sequence, False) is None
+        reused = self._match(sequence)
         needed = pool.blocks_for(sequence.num_tokens) - len(sequence.block_table)
-        needed += matched % pool.block_size > 0  # a block shared in part is copied
+        needed += sequence.num_computed % pool.block_size > 0  # a block shared in part is copied
+        while needed > pool.num_available and self._reclaim():
+            pass
         if self.running and needed > pool.num_available:
-            pool.free(sequence)
+            if was_parked:
+                self.parked[sequence] = None
+                sequence.num_reused += reused
+            else:
+                pool.free(sequence)
             self._blocked_at = pool.num_releases
             return False
         if not pool.reserve(sequence, sequence.num_tokens):
             raise RuntimeError(f"{sequence.num_tokens} tokens do not fit into {pool.num_blocks} blocks")
-        if sequence.num_reused is None:
-            sequence.num_reused = matched
+        sequence.num_reused += reused
         return True
+
+    def _match(self, sequence: Sequence) -> int:
+        """Takes what is cached; returns how many positions the sequence has for the first time by that."""
+        had = max(sequence.num_computed, sequence.num_lost)
+        self.pool.match(sequence)
+        return max(0, sequence.num_computed - had)
 
 
 def _rows(sequence: Sequence, budget: int) -> tuple[int, int]:

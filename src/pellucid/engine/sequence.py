@@ -16,21 +16,29 @@ class Sequence:
 
     num_computed: positions [0, num_computed) have their keys and values in the blocks; it is < num_tokens
     while the sequence waits for its next token. num_registered: leading blocks known to the prefix cache.
-    table_version changes whenever block_table does. num_rows: rows computed for this sequence so far,
-    recomputation after a preemption included. num_reused: positions found in the cache when it first ran.
+    table_version changes whenever block_table does. first_logit: logits are wanted of positions from it on;
+    None: of the last token. salt: prefixes are shared among sequences of equal salt only.
+
+    num_rows: rows computed for this sequence so far; num_recomputed of them for positions that it had had
+    and lost to others, which are those below num_lost. num_reused: positions that it got without computing
+    them, from the cache or from the sequence that it was forked from.
     """
 
     __slots__ = (
         "_buffer",
         "block_table",
         "drafts",
+        "first_logit",
         "num_computed",
+        "num_lost",
         "num_prompt",
+        "num_recomputed",
         "num_registered",
         "num_reused",
         "num_rows",
         "num_tokens",
         "request_id",
+        "salt",
         "sample_index",
         "stop_ids",
         "table_version",
@@ -43,6 +51,7 @@ class Sequence:
         request_id: Hashable = None,
         sample_index: int = 0,
         stop_ids: Int32 = _NO_IDS,
+        salt: Hashable = None,
     ) -> None:
         self.num_tokens = self.num_prompt = len(token_ids)
         self._buffer: Int32 = np.empty(max(64, 2 * len(token_ids)), np.int32)
@@ -50,12 +59,16 @@ class Sequence:
         self.request_id = request_id
         self.sample_index = sample_index
         self.stop_ids = stop_ids
+        self.salt = salt
+        self.first_logit: int | None = None
         self.block_table: list[int] = []
         self.table_version = 0
         self.num_computed = 0
         self.num_registered = 0
         self.num_rows = 0
-        self.num_reused: int | None = None
+        self.num_recomputed = 0
+        self.num_lost = 0
+        self.num_reused = 0
         self.drafts: list[int] = []
 
     @property
@@ -72,6 +85,11 @@ class Sequence:
         """How many of its tokens are still to be computed; drafts not counted."""
         return self.num_tokens - self.num_computed
 
+    @property
+    def first_wanted(self) -> int:
+        """The first position whose logits are wanted."""
+        return self.num_tokens - 1 if self.first_logit is None else self.first_logit
+
     def rows(self, start: int, stop: int) -> Int32:
         """Tokens [start, stop), drafts after the last token included; a view."""
         return self._buffer[start:stop]
@@ -80,6 +98,24 @@ class Sequence:
         self._room(self.num_tokens + 1)
         self._buffer[self.num_tokens] = token_id
         self.num_tokens += 1
+
+    def extend(self, ids: Int32) -> None:
+        self._room(self.num_tokens + len(ids))
+        self._buffer[self.num_tokens : self.num_tokens + len(ids)] = ids
+        self.num_tokens += len(ids)
+
+    def shorten(self, num_tokens: int) -> None:
+        """Forgets the tokens from num_tokens on (BlockPool.truncate forgets their keys and values)."""
+        self.num_tokens = num_tokens
+        self.num_lost = min(self.num_lost, num_tokens)
+
+    def advance(self, rows: int) -> None:
+        """So many rows of it have been computed; drafts are among them, but count once they are accepted."""
+        self.num_rows += rows
+        start = self.num_computed
+        self.num_computed += min(rows, self.num_behind)
+        if self.num_lost > start:
+            self.num_recomputed += min(self.num_lost, self.num_computed) - start
 
     def draft(self, drafts: list[int]) -> None:
         """Guesses that the next pass computes after the last token; they are not tokens of the sequence."""
@@ -90,7 +126,11 @@ class Sequence:
     def fork(self, sample_index: int) -> Sequence:
         """The same tokens as another sample; it has no blocks yet (BlockPool.fork shares them)."""
         child = Sequence(
-            self.token_ids, request_id=self.request_id, sample_index=sample_index, stop_ids=self.stop_ids
+            self.token_ids,
+            request_id=self.request_id,
+            sample_index=sample_index,
+            stop_ids=self.stop_ids,
+            salt=self.salt,
         )
         child.num_prompt = self.num_prompt
         return child

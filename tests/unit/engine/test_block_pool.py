@@ -129,7 +129,7 @@ class Machine(RuleBasedStateMachine):
     def what_is_findable_is_there(self):
         """Each node of the tree, wherever it is: the block holds what its path says; children are evictable
         first."""
-        stack = [(self.pool._root, ())]
+        stack = [(root, ()) for root in self.pool._roots.values()]
         seen = set()
         while stack:
             node, prefix = stack.pop()
