@@ -13,6 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid.chat_answer import ChatAnswer, ChatChunk
+    from pellucid.chat_session import ChatSession
+    from pellucid.chat_turn import Turn
     from pellucid.errors import (
         ContextOverflowError,
         DownloadError,
@@ -37,12 +40,16 @@ if TYPE_CHECKING:
     from pellucid.sampling.params import SamplingParams
     from pellucid.settings import Setting, Settings
     from pellucid.stream import Stream
+    from pellucid.text.answers.spans import ToolCall
     from pellucid.text.tokenizer import Tokenizer, load_tokenizer
     from pellucid.weights.locate import locate
 
 __all__ = [
     "LLM",
     "Alternative",
+    "ChatAnswer",
+    "ChatChunk",
+    "ChatSession",
     "Chunk",
     "ContextOverflowError",
     "Counts",
@@ -61,6 +68,8 @@ __all__ = [
     "Timings",
     "TokenLogprobs",
     "Tokenizer",
+    "ToolCall",
+    "Turn",
     "UnsupportedModelError",
     "UsageError",
     "__version__",
@@ -71,6 +80,10 @@ __all__ = [
 
 _HOMES = {
     "LLM": "llm",
+    "ChatSession": "chat_session",
+    "Turn": "chat_turn",
+    "ToolCall": "text.answers.spans",
+    **dict.fromkeys(("ChatAnswer", "ChatChunk"), "chat_answer"),
     "SamplingParams": "sampling.params",
     "Stream": "stream",
     "Tokenizer": "text.tokenizer",

@@ -17,11 +17,13 @@ from pellucid.settings import Setting, Settings
 from pellucid.stream import Stream
 
 if TYPE_CHECKING:
+    from pellucid.chat_session import ChatSession
     from pellucid.fetch.progress import Progress
     from pellucid.info import ModelInfo
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.text.tokenizer import Tokenizer
+    from pellucid.text.tool_schema import Tool
     from pellucid.types import Float32
 
 
@@ -217,6 +219,35 @@ class LLM:
         """`chat`, as a stream."""
         ids = self.render_chat(messages, **check_template_variables(template_variables))
         return self.stream(ids, params, model_defaults=model_defaults, **overrides)
+
+    def chat_session(
+        self,
+        *,
+        system: str | None = None,
+        tools: Sequence[Tool] | None = None,
+        template_variables: Mapping[str, Any] | None = None,
+        params: SamplingParams | None = None,
+        model_defaults: bool = False,
+        **overrides: Any,
+    ) -> ChatSession:
+        """A conversation over many turns, of which each costs its new tokens: see `ChatSession`.
+
+        system: the system message. tools: Python functions with annotations and a docstring, or JSON schemas.
+        template_variables: further variables of the template. params, model_defaults, overrides: as of `generate`, for
+        every answer.
+        Errors: UsageError; TemplateError: no template, or one that ignores the system message or the tools.
+        """
+        from pellucid.chat_session import ChatSession
+
+        return ChatSession(
+            self,
+            system=system,
+            tools=tools,
+            template_variables=template_variables,
+            params=params,
+            model_defaults=model_defaults,
+            **overrides,
+        )
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """The token ids that `chat` would continue from."""

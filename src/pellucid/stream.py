@@ -62,9 +62,19 @@ class Stream(Iterator[Chunk]):
 
     def close(self) -> None:
         """Abort what still runs. Chunks that were not read are dropped; `result` keeps their text."""
+        self.end()
+
+    def end(self) -> list[Chunk]:
+        """As `close`; the chunks that were computed and not read."""
         if not self._request.done:
             self._driver.abort(self._request)
+        return self.unread()
+
+    def unread(self) -> list[Chunk]:
+        """The chunks that are computed; they are then read."""
+        chunks = list(self._request.chunks)
         self._request.chunks.clear()
+        return chunks
 
     def __enter__(self) -> Stream:
         return self

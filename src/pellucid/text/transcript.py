@@ -59,6 +59,9 @@ class Transcript:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"Transcript({len(self)} tokens)"
+
     @property
     def text(self) -> str:
         """Control tokens spelled."""
@@ -75,6 +78,11 @@ class Transcript:
             else:
                 new.append(Segment(self._tokenizer.join(ids).decode("utf-8", "replace"), ids))
         return Transcript(self._tokenizer, (*self.segments, *new))
+
+    def written(self, text: str) -> Transcript:
+        """With a text that somebody else than the model wrote after it."""
+        last = next((segment.part for segment in reversed(self.segments) if segment.part != ""), None)
+        return Transcript(self._tokenizer, (*self.segments, *self._encoded(last, [text] if text else [])))
 
     def rendered(self, parts: Sequence[str | int]) -> tuple[Transcript, Change]:
         """As a template renders it now. `parts`: of text/chat.render_parts."""

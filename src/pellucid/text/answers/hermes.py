@@ -18,5 +18,5 @@ class Hermes(AnswerFormat):
 
     @staticmethod
     def matches(template: str) -> bool:
-        others = ("<function=", "<arg_key>", ":tool_call>", "~ '<tool_call>'", "<|tool_call>")
-        return "<tool_call>" in template and "name" in template and not any(o in template for o in others)
+        others = ("<function=", "<arg_key>", ":tool_call>", "~ '<tool_call>'", "<|tool_call>", "<tool_calls>")
+        return "<tool_call>" in template and not any(other in template for other in others)
