@@ -67,16 +67,16 @@ template <class F> inline i32x16 dot_start(int32_t neg_sum) {
   else return shift_left<F::kShift>(set1(neg_sum));
 }
 
-// The scales of one block of 32 inputs, 16 rows each.
+// The scales of one block of 32 inputs, 16 rows each. All are products of a half and an integer below 2^8: exact.
 template <Scheme> struct Scales;
 template <> struct Scales<Scheme::kScale> { f32x16 d; };
 template <> struct Scales<Scheme::kScaleMin> { f32x16 d, m; };  // value = d * q + m
 template <> struct Scales<Scheme::kSuper> : Scales<Scheme::kScaleMin> {};
-template <> struct Scales<Scheme::kSuper16> { f32x16 d; i32x16 s0, s1; };  // one scale for each half
-template <> struct Scales<Scheme::kSuper16Min> { f32x16 d, dmin; i32x16 s0, s1, m0, m1; };
+template <> struct Scales<Scheme::kSuper16> { f32x16 d0, d1; };  // one scale for each half
+template <> struct Scales<Scheme::kSuper16Min> { f32x16 d0, d1, m0, m1; };  // value = d * q - m
 
 // Of block kHalf (0 or 1) of a pair: `line` is the pair's, `super` the super-block's.
-template <Scheme kScheme, int kHalf> inline Scales<kScheme> scales_of(const uint8_t* super, const uint8_t* line) {
+template <Scheme kScheme, int kHalf> PELLUCID_INLINE Scales<kScheme> scales_of(const uint8_t* super, const uint8_t* line) {
   Scales<kScheme> s;
   if constexpr (kScheme == Scheme::kScale) {
     s.d = lanes_f16(line, kHalf);
@@ -86,36 +86,23 @@ template <Scheme kScheme, int kHalf> inline Scales<kScheme> scales_of(const uint
   } else if constexpr (kScheme == Scheme::kSuper) {
     s.d = mul(lanes_f16(super, 0), lanes_u8(line, kHalf));
     s.m = sub(zero_f(), mul(lanes_f16(super, 1), lanes_u8(line, 2 + kHalf)));
+  } else if constexpr (kScheme == Scheme::kSuper16) {
+    const f32x16 d = lanes_f16(super, 0);
+    s.d0 = mul(d, lanes_i8(line, 2 * kHalf));
+    s.d1 = mul(d, lanes_i8(line, 2 * kHalf + 1));
   } else {
-    const uint8_t* p = line + 32 * kHalf;
-    s.d = lanes_f16(super, 0);
-    if constexpr (kScheme == Scheme::kSuper16) {
-      s.s0 = load_i8_to_i32(reinterpret_cast<const int8_t*>(p));
-      s.s1 = load_i8_to_i32(reinterpret_cast<const int8_t*>(p + 16));
-    } else {
-      s.dmin = lanes_f16(super, 1);
-      s.s0 = load_u8_to_i32(p);
-      s.s1 = load_u8_to_i32(p + 16);
-      s.m0 = load_u8_to_i32(p + 64);
-      s.m1 = load_u8_to_i32(p + 80);
-    }
+    const f32x16 d = lanes_f16(super, 0), dmin = lanes_f16(super, 1);
+    s.d0 = mul(d, lanes_u8(line, 2 * kHalf));
+    s.d1 = mul(d, lanes_u8(line, 2 * kHalf + 1));
+    s.m0 = mul(dmin, lanes_u8(line, 4 + 2 * kHalf));
+    s.m1 = mul(dmin, lanes_u8(line, 4 + 2 * kHalf + 1));
   }
   return s;
 }
 
-// The eight groups of a block: unpacked into registers, or lying as bytes in memory.
-struct GroupsInRegisters {
-  u8x64 w[8];
-  u8x64 operator[](int g) const { return w[g]; }
-};
-struct GroupsInMemory {
-  const uint8_t* p;
-  u8x64 operator[](int g) const { return load64(p + 64 * g); }
-};
-
-// One block of 16 rows times the same block of R rows of x.
-template <class F, int R, class Groups>
-inline void add_block(const Groups& w, const Scales<F::kScheme>& s, const uint8_t* x, f32x16 (&acc)[R]) {
+// One block of 16 rows, its planes at `values`, times the same block of R rows of x.
+template <class F, int R>
+PELLUCID_INLINE void add_block(const uint8_t* values, const Scales<F::kScheme>& s, const uint8_t* x, f32x16 (&acc)[R]) {
   const int8_t* q = reinterpret_cast<const int8_t*>(x);
   const float* scale = reinterpret_cast<const float*>(x + R * 32);
   const int32_t* neg_sum = reinterpret_cast<const int32_t*>(x + R * 40);
@@ -126,28 +113,28 @@ inline void add_block(const Groups& w, const Scales<F::kScheme>& s, const uint8_
       d0[r] = dot_start<F>(neg_half[2 * r]);
       d1[r] = dot_start<F>(neg_half[2 * r + 1]);
     }
-    for (int g = 0; g < 4; ++g) {
-      const u8x64 first = w[g], second = w[g + 4];
+    for_each_group<F::kBits>(values, [&](auto number, u8x64 w) PELLUCID_INLINE_LAMBDA {
+      constexpr int g = number;
       for (int r = 0; r < R; ++r) {
-        d0[r] = dot<F>(d0[r], first, q + 32 * r + 4 * g);
-        d1[r] = dot<F>(d1[r], second, q + 32 * r + 4 * g + 16);
+        if constexpr (g < 4) d0[r] = dot<F>(d0[r], w, q + 32 * r + 4 * g);
+        else d1[r] = dot<F>(d1[r], w, q + 32 * r + 4 * g);
       }
-    }
+    });
     for (int r = 0; r < R; ++r) {
-      const i32x16 total = add(mul(s.s0, d0[r]), mul(s.s1, d1[r]));
-      acc[r] = fma(to_float(total), mul(s.d, set1(scale[r])), acc[r]);
+      f32x16 sum = fma(to_float(d1[r]), s.d1, mul(to_float(d0[r]), s.d0));
       if constexpr (F::kScheme == Scheme::kSuper16Min) {
-        const i32x16 least = add(mul(s.m0, set1(neg_half[2 * r])), mul(s.m1, set1(neg_half[2 * r + 1])));
-        acc[r] = fma(to_float(least), mul(s.dmin, set1(scale[r])), acc[r]);
+        sum = fma(to_float(set1(neg_half[2 * r])), s.m0, sum);
+        sum = fma(to_float(set1(neg_half[2 * r + 1])), s.m1, sum);
       }
+      acc[r] = fma(sum, set1(scale[r]), acc[r]);
     }
   } else {
     i32x16 dots[R];
     for (int r = 0; r < R; ++r) dots[r] = dot_start<F>(neg_sum[r]);
-    for (int g = 0; g < 8; ++g) {
-      const u8x64 group = w[g];
-      for (int r = 0; r < R; ++r) dots[r] = dot<F>(dots[r], group, q + 32 * r + 4 * g);
-    }
+    for_each_group<F::kBits>(values, [&](auto number, u8x64 w) PELLUCID_INLINE_LAMBDA {
+      constexpr int g = number;
+      for (int r = 0; r < R; ++r) dots[r] = dot<F>(dots[r], w, q + 32 * r + 4 * g);
+    });
     for (int r = 0; r < R; ++r) {
       acc[r] = fma(to_float(dots[r]), mul(s.d, set1(scale[r])), acc[r]);
       if constexpr (F::kScheme != Scheme::kScale) acc[r] = fma(s.m, set1(scale[R + r]), acc[r]);  // scale * sum(q)
@@ -155,8 +142,21 @@ inline void add_block(const Groups& w, const Scales<F::kScheme>& s, const uint8_
   }
 }
 
-// Calls f(b, values, scales) for every block of a panel, reading it in order.
-template <class F, class Function> inline void for_each_block(const uint8_t* p, int64_t blocks, Function f) {
+// The part of the next panel that is asked for while a tile of this one is computed: several rows read memory too slowly
+// for the processor's own prefetchers to stay ahead of them.
+struct Ahead {
+  const uint8_t* p;
+  int64_t lines;  // of 64 bytes, for each block
+
+  PELLUCID_INLINE void next_block() {
+    for (int64_t i = 0; i < lines; ++i, p += 64) __builtin_prefetch(p, 0, 2);
+  }
+};
+
+// A panel, read in order, times one tile.
+template <class F, int R>
+PELLUCID_INLINE void panel_times_tile(const uint8_t* p, int64_t blocks, const uint8_t* x, Ahead ahead, f32x16 (&acc)[R]) {
+  constexpr int64_t kBlockOfTile = R * kActivationBytes;
   const uint8_t* super = nullptr;
   int64_t b = 0;
   for (; b + 2 <= blocks; b += 2) {
@@ -165,42 +165,14 @@ template <class F, class Function> inline void for_each_block(const uint8_t* p, 
       p += 64;
     }
     const uint8_t* values = p + quant::pair_bytes(F::kScheme);
-    f(b, values, scales_of<F::kScheme, 0>(super, p));
-    f(b + 1, values + F::kBytes, scales_of<F::kScheme, 1>(super, p));
+    if constexpr (R > 1) ahead.next_block();
+    add_block<F, R>(values, scales_of<F::kScheme, 0>(super, p), x, acc);
+    if constexpr (R > 1) ahead.next_block();
+    add_block<F, R>(values + F::kBytes, scales_of<F::kScheme, 1>(super, p), x + kBlockOfTile, acc);
+    x += 2 * kBlockOfTile;
     p = values + 2 * F::kBytes;
   }
-  if (b < blocks) f(b, p + quant::pair_bytes(F::kScheme), scales_of<F::kScheme, 0>(super, p));
-}
-
-template <class F, int R>
-inline void panel_times_tile(const uint8_t* panel, int64_t blocks, const uint8_t* x, f32x16 (&acc)[R]) {
-  for_each_block<F>(panel, blocks, [&](int64_t b, const uint8_t* values, const Scales<F::kScheme>& scales) {
-    GroupsInRegisters w;
-    unpack<F::kBits>(values, w.w);
-    add_block<F, R>(w, scales, x + b * R * kActivationBytes, acc);
-  });
-}
-
-// A panel unpacked once for many tiles: bytes and scales of each block.
-template <class F> struct UnpackedBlock {
-  uint8_t values[512];
-  Scales<F::kScheme> scales;
-};
-constexpr int64_t kUnpackedBytes = 96 << 10;  // beyond it, unpacking for each tile is cheaper than reading it again
-
-template <class F> inline void unpack_panel(const uint8_t* panel, int64_t blocks, UnpackedBlock<F>* out) {
-  for_each_block<F>(panel, blocks, [&](int64_t b, const uint8_t* values, const Scales<F::kScheme>& scales) {
-    u8x64 w[8];
-    unpack<F::kBits>(values, w);
-    for (int g = 0; g < 8; ++g) std::memcpy(out[b].values + 64 * g, &w[g], 64);
-    out[b].scales = scales;
-  });
-}
-
-template <class F, int R>
-inline void panel_times_tile(const UnpackedBlock<F>* panel, int64_t blocks, const uint8_t* x, f32x16 (&acc)[R]) {
-  for (int64_t b = 0; b < blocks; ++b)
-    add_block<F, R>(GroupsInMemory{panel[b].values}, panel[b].scales, x + b * R * kActivationBytes, acc);
+  if (b < blocks) add_block<F, R>(p + quant::pair_bytes(F::kScheme), scales_of<F::kScheme, 0>(super, p), x, acc);
 }
 
 // Adds the bias and writes 16 outputs (fewer at the end of the matrix).
@@ -216,24 +188,29 @@ inline void write_outputs(f32x16 value, const PackedWeight& w, int64_t row, int6
   for (int64_t i = 0; first + i < w.outputs; ++i) y[i] = w.bias ? lanes[i] + w.bias[first + i] : lanes[i];
 }
 
-template <class F, int R, class Panel>
-inline void tile_outputs(const PackedWeight& w, const Panel* panel, int64_t index, int64_t blocks, const uint8_t* x, int64_t row) {
+template <class F, int R>
+void tile_outputs(const PackedWeight& w, const uint8_t* panel, int64_t index, int64_t blocks, const uint8_t* x, int64_t row,
+                  Ahead ahead) {
   f32x16 acc[R];
   for (int r = 0; r < R; ++r) acc[r] = zero_f();
-  panel_times_tile<F, R>(panel, blocks, x, acc);
+  panel_times_tile<F, R>(panel, blocks, x, ahead, acc);
   for (int r = 0; r < R; ++r) write_outputs(acc[r], w, row + r, 16 * index);
 }
 
-// `panel` is number `index` of the matrix, packed or unpacked; all rows of x.
-template <class F, class Panel>
-void panel_times_rows(const LinearArgs& a, const PackedWeight& w, const Panel* panel, int64_t index, const uint8_t* xq) {
-  const int64_t blocks = a.inputs / 32;
+// Panel number `index` of the matrix times all rows of x.
+template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* xq) {
+  const uint8_t* panel = w.data + index * w.panel_bytes;
+  const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows;
+  const uint8_t* end = panel + w.panel_bytes;
+  const int64_t lines = (w.panel_bytes / 64 + blocks * tiles - 1) / (blocks * tiles);
   for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
+    const int64_t asked = tile * blocks * lines * 64;
+    const Ahead ahead{end + asked, asked < w.panel_bytes ? lines : 0};
     const uint8_t* x = xq + row * blocks * kActivationBytes;
     switch (rows_of_tile(a.rows, tile)) {
 #define PELLUCID_CASE(n) \
   case n:                \
-    if constexpr (n <= kTileRows) tile_outputs<F, n <= kTileRows ? n : 1>(w, panel, index, blocks, x, row); \
+    if constexpr (n <= kTileRows) tile_outputs<F, n <= kTileRows ? n : 1>(w, panel, index, blocks, x, row, ahead); \
     break;
       PELLUCID_CASE(1)
       PELLUCID_CASE(2)
@@ -245,19 +222,6 @@ void panel_times_rows(const LinearArgs& a, const PackedWeight& w, const Panel* p
       PELLUCID_CASE(8)
 #undef PELLUCID_CASE
     }
-  }
-}
-
-template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* xq) {
-  const uint8_t* panel = w.data + index * w.panel_bytes;
-  const int64_t blocks = a.inputs / 32;
-  constexpr int64_t kMostBlocks = kUnpackedBytes / static_cast<int64_t>(sizeof(UnpackedBlock<F>));
-  if (a.rows >= 2 * kTileRows && blocks <= kMostBlocks) {
-    alignas(64) UnpackedBlock<F> unpacked[kMostBlocks];
-    unpack_panel<F>(panel, blocks, unpacked);
-    panel_times_rows<F>(a, w, unpacked, index, xq);
-  } else {
-    panel_times_rows<F>(a, w, panel, index, xq);
   }
 }
 
