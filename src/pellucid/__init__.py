@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid.chat_answer import ChatAnswer, ChatChunk
     from pellucid.chat_session import ChatSession
-    from pellucid.chat_turn import Turn
+    from pellucid.chat_turn import ChatTurn
     from pellucid.errors import (
+        ChatFileError,
         ContextOverflowError,
         DownloadError,
         ModelFileError,
@@ -49,7 +50,9 @@ __all__ = [
     "Alternative",
     "ChatAnswer",
     "ChatChunk",
+    "ChatFileError",
     "ChatSession",
+    "ChatTurn",
     "Chunk",
     "ContextOverflowError",
     "Counts",
@@ -69,7 +72,6 @@ __all__ = [
     "TokenLogprobs",
     "Tokenizer",
     "ToolCall",
-    "Turn",
     "UnsupportedModelError",
     "UsageError",
     "__version__",
@@ -81,7 +83,7 @@ __all__ = [
 _HOMES = {
     "LLM": "llm",
     "ChatSession": "chat_session",
-    "Turn": "chat_turn",
+    "ChatTurn": "chat_turn",
     "ToolCall": "text.answers.spans",
     **dict.fromkeys(("ChatAnswer", "ChatChunk"), "chat_answer"),
     "SamplingParams": "sampling.params",

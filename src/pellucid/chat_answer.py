@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
-from pellucid.chat_turn import Turn
+from pellucid.chat_turn import ChatTurn
 from pellucid.outputs import Chunk, GenerationResult
 from pellucid.stream import Stream
 from pellucid.text.answers.parser import AnswerParser
@@ -43,10 +43,10 @@ class ChatAnswer(Iterator[ChatChunk]):
     def __init__(
         self,
         stream: Stream,
-        turn: Turn,
+        turn: ChatTurn,
         parser: AnswerParser,
         tokenizer: Tokenizer,
-        on_failure: Callable[[Turn], None],
+        on_failure: Callable[[ChatTurn], None],
     ) -> None:
         self.turn = turn
         self._stream = stream
@@ -107,7 +107,7 @@ class ChatAnswer(Iterator[ChatChunk]):
         turn.transcript = turn.prompt.answered(self._token_ids)
 
     @property
-    def result(self) -> Turn:
+    def result(self) -> ChatTurn:
         """The turn: its text, reasoning and calls (`answer`), how it ended, what it cost. While it runs: so far."""
         if not self._ended:
             self.turn.answer = self._parser.answer
@@ -118,7 +118,7 @@ class ChatAnswer(Iterator[ChatChunk]):
     def generation(self) -> GenerationResult:
         return self._stream.result
 
-    def read(self) -> Turn:
+    def read(self) -> ChatTurn:
         """The rest of the answer, all at once; the turn."""
         for _ in self:
             pass

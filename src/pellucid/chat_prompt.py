@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pellucid.chat_turn import Turn
+from pellucid.chat_turn import ChatTurn
 from pellucid.errors import TemplateError, UsageError
 from pellucid.text.answers.base import format_of, formats, reasoning_of
 from pellucid.text.answers.parser import AnswerParser
@@ -62,7 +62,7 @@ class ChatPrompt:
         )
 
     def next_prompt(
-        self, system: str | None, head: Turn | None, inputs: Sequence[Mapping[str, Any]]
+        self, system: str | None, head: ChatTurn | None, inputs: Sequence[Mapping[str, Any]]
     ) -> tuple[Transcript, Change]:
         """The tokens for the next answer after `head`, and what became of the tokens that are there.
 
@@ -84,7 +84,7 @@ class ChatPrompt:
     def _after(
         self,
         before: list[Mapping[str, Any]],
-        head: Turn,
+        head: ChatTurn,
         inputs: Sequence[Mapping[str, Any]],
         there: Transcript,
     ) -> tuple[Transcript, Change]:
@@ -151,7 +151,7 @@ def check_text(what: str, text: Any) -> str:
     return text
 
 
-def _standing(turn: Turn) -> dict[str, Any]:
+def _standing(turn: ChatTurn) -> dict[str, Any]:
     """The answer as it stands in the prompts after it."""
     forms = turn.forms()
     return forms[turn.form] if turn.form is not None else next(iter(forms.values()))

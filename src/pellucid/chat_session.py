@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pellucid.chat_answer import ChatAnswer
 from pellucid.chat_prompt import ChatPrompt, check_text
-from pellucid.chat_turn import Turn
+from pellucid.chat_turn import ChatTurn
 from pellucid.errors import UsageError
 from pellucid.prompts import check_template_variables
 
@@ -26,7 +27,7 @@ class Branch:
     """One end of the tree of a conversation. `turn` None: the start. current: the conversation is here."""
 
     index: int
-    turn: Turn | None
+    turn: ChatTurn | None
     num_turns: int
     current: bool
 
@@ -66,9 +67,9 @@ class ChatSession:
         self.params = params
         self.overrides = overrides
         self.model_defaults = model_defaults
-        self._turns: list[Turn] = []  # of all branches, in order of their making
-        self._head: Turn | None = None
-        self._answer: Any = None  # the answer that may still run, weakly
+        self._turns: list[ChatTurn] = []  # of all branches, in order of their making
+        self._head: ChatTurn | None = None
+        self._pinned: list[ChatTurn] = []
         self._check_params(overrides)
 
     # --- talking --------------------------------------------------------------------------------------
@@ -134,11 +135,11 @@ class ChatSession:
         message = {"role": "user", "content": check_text("edit", text)}
         return self._ask(old.parent, (message,), overrides)
 
-    def edit_answer(self, turn: int, text: str) -> Turn:
+    def edit_answer(self, turn: int, text: str) -> ChatTurn:
         """Turn `turn` with this text as its answer, on a branch of its own, which ends there."""
         old = self._need_turn(turn)
         self._need_idle()
-        new = Turn(old.inputs, old.parent, old.prompt, old.change, finish_reason="edited")
+        new = ChatTurn(old.inputs, old.parent, old.prompt, old.change, finish_reason="edited")
         parser = self._prompt.parser(old.prompt, self._next_call(old.parent))
         parser.push(check_text("edit_answer", text))
         parser.finish()
@@ -162,14 +163,23 @@ class ChatSession:
         other = ChatSession.__new__(ChatSession)
         other.__dict__.update(self.__dict__)
         other.overrides, other._turns = dict(self.overrides), list(self._turns)
+        other._pinned = list(self._pinned)
         return other
+
+    def pin(self) -> None:
+        """Keep this place as a branch, also when the conversation goes on from it."""
+        self._need_idle()
+        if self._head is not None and self._head not in self._pinned:
+            self._pinned.append(self._head)
 
     @property
     def branches(self) -> list[Branch]:
-        """Every end of the tree, in order of its making, and where the conversation is, if that is no end."""
+        """Every end of the tree and every pinned place, in order of their making, and where the conversation is."""
         parents = {id(turn.parent) for turn in self._turns}
-        ends: list[Turn | None] = [
-            turn for turn in self._turns if id(turn) not in parents or turn is self._head
+        ends: list[ChatTurn | None] = [
+            turn
+            for turn in self._turns
+            if id(turn) not in parents or turn is self._head or turn in self._pinned
         ]
         if self._head is None:
             ends.insert(0, None)
@@ -186,9 +196,16 @@ class ChatSession:
             raise UsageError(f"switch: expected a branch from 0 to {len(branches) - 1}, got {branch!r}")
         self._head = branches[branch].turn
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """All branches, in a file of the format docs/chat-file.md. ChatFileError: it cannot be written."""
+        from pellucid.chat_save import save
+
+        self._need_idle()
+        save(self, path)
+
     # --- what is there --------------------------------------------------------------------------------
     @property
-    def turns(self) -> list[Turn]:
+    def turns(self) -> list[ChatTurn]:
         """From the start to here."""
         return [] if self._head is None else self._head.path()
 
@@ -213,6 +230,11 @@ class ChatSession:
     def system(self, text: str | None) -> None:
         self._system = None if text is None else check_text("system", text)
 
+    def set_params(self, **overrides: Any) -> None:
+        """The sampling parameters of the answers from now on, in place of `overrides`. UsageError: as of `generate`."""
+        self._check_params(overrides)
+        self.overrides = overrides
+
     @property
     def tools(self) -> list[dict[str, Any]]:
         """The schemas of the tools."""
@@ -231,17 +253,17 @@ class ChatSession:
 
     # --- one turn -------------------------------------------------------------------------------------
     def _ask(
-        self, parent: Turn | None, inputs: tuple[Mapping[str, Any], ...], overrides: Mapping[str, Any]
+        self, parent: ChatTurn | None, inputs: tuple[Mapping[str, Any], ...], overrides: Mapping[str, Any]
     ) -> ChatAnswer:
         self._need_idle()
         merged = {**self.overrides, **overrides}
         self._check_params(merged)
         prompt, change = self._prompt.next_prompt(self._system, parent, inputs)
         stream = self._llm.stream(prompt.ids, self.params, model_defaults=self.model_defaults, **merged)
-        turn, head = Turn(inputs, parent, prompt, change), self._head
+        turn, head = ChatTurn(inputs, parent, prompt, change), self._head
         parser = self._prompt.parser(prompt, self._next_call(parent))
 
-        def forget(failed: Turn) -> None:
+        def forget(failed: ChatTurn) -> None:
             self._turns.remove(failed)
             self._head = head
 
@@ -249,7 +271,7 @@ class ChatSession:
         self._keep(turn)
         return answer
 
-    def _keep(self, turn: Turn) -> None:
+    def _keep(self, turn: ChatTurn) -> None:
         self._turns.append(turn)
         self._head = turn
 
@@ -258,7 +280,7 @@ class ChatSession:
         if settings["n"].value != 1:
             raise UsageError("n: a chat has one answer to each message; leave it out, or fork the chat")
 
-    def _next_call(self, parent: Turn | None) -> int:
+    def _next_call(self, parent: ChatTurn | None) -> int:
         path = parent.path() if parent is not None else []
         return 1 + sum(len(turn.answer.tool_calls) for turn in path)
 
@@ -267,14 +289,14 @@ class ChatSession:
             raise UsageError("the last answer still runs; read it to its end, or close it")
 
     @staticmethod
-    def _need_no_calls(head: Turn | None) -> None:
+    def _need_no_calls(head: ChatTurn | None) -> None:
         if head is not None and head.answer.tool_calls:
             raise UsageError(
                 f"the last answer calls {len(head.answer.tool_calls)} tools; give their results with tool_results, or "
                 "undo the turn"
             )
 
-    def _need_turn(self, index: int) -> Turn:
+    def _need_turn(self, index: int) -> ChatTurn:
         turns = self.turns
         if isinstance(index, bool) or not isinstance(index, int) or not -len(turns) <= index < len(turns):
             raise UsageError(f"there are {len(turns)} turns; got turn {index!r}")

@@ -14,7 +14,7 @@ VERBATIM, STRUCTURED = "verbatim", "structured"
 
 
 @dataclass(eq=False, repr=False)
-class Turn:
+class ChatTurn:
     """A node of the tree of a conversation; it changes only while its answer is generated.
 
     inputs: the messages before the answer (one of the user, or results of tools). parent: the turn before, None at
@@ -27,7 +27,7 @@ class Turn:
     """
 
     inputs: tuple[Mapping[str, Any], ...]
-    parent: Turn | None
+    parent: ChatTurn | None
     prompt: Transcript
     change: Change
     answer: Answer = field(default_factory=lambda: Answer(()))
@@ -70,10 +70,10 @@ class Turn:
         forms = {VERBATIM: {"role": "assistant", "content": self.answer.raw}}
         return forms if structured == forms[VERBATIM] else {**forms, STRUCTURED: structured}
 
-    def path(self) -> list[Turn]:
+    def path(self) -> list[ChatTurn]:
         """The turns from the start to this one."""
-        turns: list[Turn] = []
-        at: Turn | None = self
+        turns: list[ChatTurn] = []
+        at: ChatTurn | None = self
         while at is not None:
             turns.append(at)
             at = at.parent
@@ -84,4 +84,4 @@ class Turn:
             f"{message['role']}: {str(message.get('content'))[:40]!r}" for message in self.inputs
         )
         ended = self.finish_reason or "running"
-        return f"Turn({said}; {self.text[:40]!r}, {len(self.token_ids)} tokens, {ended})"
+        return f"ChatTurn({said}; {self.text[:40]!r}, {len(self.token_ids)} tokens, {ended})"

@@ -61,3 +61,9 @@ class TemplateError(PellucidError, ValueError):
     """A chat template is missing, broken, or refused the messages."""
 
     exit_code = 2
+
+
+class ChatFileError(PellucidError, ValueError):
+    """A saved conversation cannot be read or written, is damaged, or is of another model."""
+
+    exit_code = 2

@@ -249,6 +249,18 @@ class LLM:
             **overrides,
         )
 
+    def restore_chat(
+        self, path: str | os.PathLike[str], *, tools: Sequence[Tool] | None = None
+    ) -> ChatSession:
+        """A conversation that `ChatSession.save` wrote, with its branches and sampling parameters.
+
+        tools: the functions that were its tools, for `run_tools`; their schemas must be the saved ones.
+        Errors: ChatFileError (unreadable, damaged, of another model), UsageError (other tools).
+        """
+        from pellucid.chat_save import restore
+
+        return restore(self, path, tools)
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """The token ids that `chat` would continue from."""
         from pellucid.text.chat import render_chat

@@ -10,6 +10,7 @@ from types import ModuleType
 from pellucid.cli import _console
 
 HISTORY_LENGTH = 1000
+FENCE = '"""'  # around a message of several lines
 
 
 class LineReader:
@@ -24,15 +25,28 @@ class LineReader:
 
     def read(self, prompt: str) -> str | None:
         """One line without its newline; None at the end of input (Ctrl-D). A line that ends in a backslash
-        goes on with the next. KeyboardInterrupt passes through."""
+        goes on with the next; lines between \"\"\" and \"\"\" are one. KeyboardInterrupt passes through."""
         parts: list[str] = []
         while True:
             line = self._one(prompt if not parts else "... ")
             if line is None:
                 return "\n".join(parts) if parts else None
+            if not parts and line.lstrip().startswith(FENCE):
+                return self._block(line.lstrip().removeprefix(FENCE))
             if not line.endswith("\\"):
                 return "\n".join([*parts, line])
             parts.append(line[:-1])
+
+    def _block(self, line: str | None) -> str:
+        """The lines up to the closing mark, or to the end of input."""
+        lines: list[str] = []
+        while line is not None:
+            if line.rstrip().endswith(FENCE):
+                lines.append(line.rstrip().removesuffix(FENCE))
+                break
+            lines.append(line)
+            line = self._one("... ")
+        return "\n".join(lines).strip("\n")
 
     def _one(self, prompt: str) -> str | None:
         if self._readline is not None:
@@ -54,6 +68,8 @@ class LineReader:
             return
         self._readline = readline
         readline.set_history_length(HISTORY_LENGTH)
+        if "libedit" not in (readline.__doc__ or "") and os.environ.get("TERM") not in (None, "", "dumb"):
+            readline.parse_and_bind("set enable-bracketed-paste on")  # what is pasted is one message
         if self._history.is_file():
             try:
                 readline.read_history_file(self._history)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pty
 import select
@@ -15,7 +16,7 @@ from cli_support import environment, run
 
 from pellucid import LLM
 from pellucid.cli import _lines
-from pellucid.cli.chat import Conversation
+from pellucid.cli._conversation import COMMANDS, Conversation, Leave, help_text
 from pellucid.errors import UsageError
 
 SAMPLING = {"max_tokens": 8, "ignore_eos": True}
@@ -42,17 +43,16 @@ def test_each_turn_sees_the_ones_before(chat, llm, capsys):
         {"role": "assistant", "content": first.text},
         {"role": "user", "content": "two"},
     ]
-    second = llm.chat(messages, **SAMPLING)
-    assert chat.messages == [*messages, {"role": "assistant", "content": second.text}]
+    second = llm.generate(chat.chat.turns[1].prompt.ids, **SAMPLING)  # the first answer as it was generated
+    assert chat.chat.messages == [*messages, {"role": "assistant", "content": second.text}]
 
 
 def test_commands(chat, capsys):
     chat.turn("/system Be brief.")
-    assert chat._with_system([])[0] == {"role": "system", "content": "Be brief."}
     chat.turn("hi")
-    assert len(chat.messages) == 2
+    assert [m["content"] for m in chat.chat.messages[:2]] == ["Be brief.", "hi"]
     chat.turn("/reset")
-    assert chat.messages == []
+    assert len(chat.chat) == 0
     chat.turn("/set temperature 0.5")
     chat.turn("/set stop END")
     assert chat.sampling == {**SAMPLING, "temperature": 0.5, "stop": ("END",)}
@@ -64,32 +64,109 @@ def test_commands(chat, capsys):
     chat.turn("/help")
     assert "/reset" in capsys.readouterr().err
     chat.turn("   ")
-    assert chat.messages == []
+    assert len(chat.chat) == 0
     chat.turn("//etc/hosts")
-    assert chat.messages[0]["content"] == "/etc/hosts"
+    assert chat.chat.messages[1]["content"] == "/etc/hosts"
+    with pytest.raises(Leave):
+        chat.turn("/exit")
+
+
+def test_back_and_forth(chat, capsys, tmp_path):
+    for text in ("one", "two", "three"):
+        chat.turn(text)
+    first = chat.chat.tokens
+    chat.turn("/fork")
+    chat.turn("four")
+    chat.turn("/undo 2")
+    assert len(chat.chat) == 2
+    chat.turn("/edit TWO")
+    chat.turn("/edit #1 ONE")
+    assert [m["content"] for m in chat.chat.messages if m["role"] == "user"] == ["ONE"]
+    chat.turn("/regenerate 5")
+    capsys.readouterr()
+    chat.turn("/branches")
+    table = capsys.readouterr().err.splitlines()
+    assert len(table) == len(chat.chat.branches) == 5 and [line[0] for line in table] == [*"    *"]
+    chat.turn("/switch 0")
+    assert chat.chat.tokens == first
+    chat.turn(f"/save {tmp_path / 'c'}")
+    chat.turn("/undo")
+    chat.turn(f"/load {tmp_path / 'c'}")
+    assert chat.chat.tokens == first
+    capsys.readouterr()
+    chat.turn("/tokens")
+    assert f"{len(first)} of " in capsys.readouterr().err
+    with pytest.raises(UsageError, match="nothing is recorded"):
+        chat.turn("/why")
+
+
+def test_why(chat, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    chat.turn("/set temperature 0.8")
+    chat.turn("one")
+    turn = chat.chat.turns[-1]
+    capsys.readouterr()
+    chat.turn("/why 3")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 5 and all(len(line) <= 50 for line in lines[:4])
+    for line, token in zip(lines[1:4], turn.result.logprobs[-3:], strict=True):
+        assert (
+            f"{math.exp(token.logprob):5.3f}" in line and f"{math.exp(token.processed_logprob):5.3f}" in line
+        )
+    chat.turn("/why all")
+    assert len(capsys.readouterr().err.splitlines()) == 1 + len(turn.token_ids)
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_help_fits_and_names_every_command(width):
+    text = help_text(width)
+    assert all(f"/{name}" in text for name in COMMANDS)
+    assert all(hasattr(Conversation, f"_{name}") for name in COMMANDS)
 
 
 @pytest.mark.parametrize(
-    "line", ["/nothing", "/set", "/set temperature hot", "/set temperature -1", "/set nothing 1"]
+    "line",
+    [
+        "/nothing",
+        "/set",
+        "/set temperature hot",
+        "/set temperature -1",
+        "/set nothing 1",
+        "/undo",
+        "/undo x",
+        "/undo 0",
+        "/edit",
+        "/edit x",
+        "/edit #1 x",
+        "/fork",
+        "/switch",
+        "/switch 7",
+        "/save",
+        "/load",
+        "/why",
+        "/regenerate",
+        "/help me",
+        "/branches 1",
+    ],
 )
 def test_wrong_commands_change_nothing(chat, line):
     with pytest.raises(UsageError):
         chat.turn(line)
     assert chat.sampling == SAMPLING
-    assert chat.messages == []
+    assert len(chat.chat) == 0
 
 
 def test_a_turn_that_does_not_fit_leaves_the_conversation(chat, llm):
     chat.turn("one")
-    before = list(chat.messages)
+    before = chat.chat.tokens
     with pytest.raises(UsageError.__mro__[1]):  # PellucidError
         chat.turn("x" * 2 * llm.context_length)
-    assert chat.messages == before
+    assert chat.chat.tokens == before
 
 
 def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(chat, llm, monkeypatch):
     monkeypatch.setattr("pellucid.cli._console.is_terminal", lambda stream: True)
-    chat.sampling = {"ignore_eos": True}
+    chat.chat.set_params(ignore_eos=True)
     engine, original, taken = llm._loaded.engine, llm._loaded.engine._forward, []
 
     def forward(*args, **kwargs):
@@ -101,11 +178,11 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(chat, llm, monkeypat
     monkeypatch.setattr(engine, "_forward", forward)
     chat.turn("one")
     assert len(taken) == 5
-    assert [message["role"] for message in chat.messages] == ["user", "assistant"]
+    assert [message["role"] for message in chat.chat.messages] == ["user", "assistant"]
     monkeypatch.setattr(engine, "_forward", original)
-    chat.sampling = dict(SAMPLING)
+    chat.chat.set_params(**SAMPLING)
     chat.turn("two")
-    assert len(chat.messages) == 4
+    assert len(chat.chat.messages) == 4
 
 
 def test_a_pipe_is_a_turn_a_line(tiny_chat, llm, tmp_path):
@@ -145,6 +222,8 @@ def test_lines_go_on_after_a_backslash(monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdin", io.StringIO("one\\\ntwo\nthree\n"))
     reader = _lines.LineReader(tmp_path / "history")
     assert [reader.read("> ") for _ in range(3)] == ["one\ntwo", "three", None]
+    monkeypatch.setattr("sys.stdin", io.StringIO('"""\none\n\n two\n"""\n"""x"""\nthree\n"""four\nfive'))
+    assert [reader.read("> ") for _ in range(5)] == ["one\n\n two", "x", "three", "four\nfive", None]
 
 
 def read_until(fd: int, wanted: bytes, seconds: float = 30) -> bytes:

@@ -20,7 +20,7 @@ PLAIN = {"types", "errors", "registry"}
 VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve", "turn"}
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "generation"}
-FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn"}
+FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
 INSIDE = {
     "engine",
     "sampling",
