@@ -195,29 +195,4 @@ void Runner::rows(const RowsArgs& args) {
   submit(&s, 1);
 }
 
-void Runner::attention(AttentionArgs args, int64_t max_positions) {
-  const int64_t group = args.heads / args.kv_heads, parts = (group + kQueryTile - 1) / kQueryTile;
-  const int64_t rows_per_tile = std::max<int64_t>(1, kQueryTile / group);
-  auto* tiles = reinterpret_cast<int32_t*>(scratch(0, static_cast<size_t>(args.rows + 1) * 4));
-  int64_t n = 0;
-  for (int64_t row = 0; row < args.rows; ++n) {
-    tiles[n] = static_cast<int32_t>(row);
-    const int64_t first = row;
-    while (row < args.rows && row - first < rows_per_tile && args.sequence_ids[row] == args.sequence_ids[first]) ++row;
-  }
-  tiles[n] = static_cast<int32_t>(args.rows);
-  args.tile_rows = tiles;
-  args.num_tiles = n * parts;
-  const int64_t pairs = args.num_tiles * args.kv_heads, runs = (max_positions + kRun - 1) / kRun;
-  const int64_t floats = pairs * runs * kQueryTile * (2 + (args.head_dim + 15) / 16 * 16);
-  constexpr int64_t kMostScratch = 8 << 20;  // floats
-  const bool may_split = num_threads() > 1 && pairs < 8 * num_threads() && runs > 1 && floats <= kMostScratch;
-  args.scratch = may_split ? reinterpret_cast<float*>(scratch(1, static_cast<size_t>(floats) * 4)) : nullptr;
-
-  const Stage stages[3] = {make_stage(kernels_.attention_write, args, args.rows <= 8),
-                           make_stage(kernels_.attention, args, false),
-                           make_stage(kernels_.attention_merge, args, false)};
-  submit(stages, args.scratch ? 3 : 2);
-}
-
 }  // namespace pellucid

@@ -63,7 +63,7 @@ class Runner {
   void glu(const GluArgs& args);
   void add(const AddArgs& args);
   void rows(const RowsArgs& args);
-  // tile_rows, num_tiles and scratch are filled in here. max_positions: what the block tables can hold.
+  // The plan and its buffers are filled in here. max_positions: what the block tables can hold.
   void attention(AttentionArgs args, int64_t max_positions);
 
   // Ceilings of this machine on all threads: bytes read in order a second; 8-bit operations (2 for each product) a second.
@@ -79,12 +79,15 @@ class Runner {
   void submit(const Stage* stages, int num_stages);
   // Space that lives as long as the operation, or as the program that is being recorded.
   uint8_t* scratch(int slot, size_t bytes);
+  uint8_t* attention_space(int slot, size_t bytes);
 
   const Kernels& kernels_;
   ThreadPool pool_;
   std::shared_ptr<Arena> arena_;
   Buffer scratch_[2];
   size_t scratch_bytes_[2] = {0, 0};
+  Buffer attention_[3];  // plan, partials, workspaces
+  size_t attention_bytes_[3] = {0, 0, 0};
   std::unique_ptr<Program> recording_;
 };
 

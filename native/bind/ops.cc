@@ -23,7 +23,7 @@ using Floats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
 using Ints = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Table = nb::ndarray<int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using RawBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Anything = nb::ndarray<nb::c_contig, nb::device::cpu>;
+using Anything = nb::ndarray<nb::device::cpu>;
 
 void require(bool condition, const char* message) {
   if (!condition) throw nb::value_error(message);
@@ -180,24 +180,38 @@ void rows(PyRunner& self, Floats x, Ints index, Floats out) {
   self.runner.rows({x.data(), index.data(), out.data(), n, width_of(x)});
 }
 
+// The cache of one layer, [block, ...]: each block's bytes lie together, blocks at any equal distance.
+int64_t block_stride(const Anything& cache, int64_t block_bytes) {
+  int64_t dense = static_cast<int64_t>(cache.itemsize());
+  require(cache.ndim() >= 2, "attention: the cache is not [blocks, ...]");
+  for (size_t axis = cache.ndim() - 1; axis > 0; --axis) {
+    require(cache.shape(axis) == 1 || cache.stride(axis) * static_cast<int64_t>(cache.itemsize()) == dense,
+            "attention: a block of the cache is not contiguous");
+    dense *= static_cast<int64_t>(cache.shape(axis));
+  }
+  require(dense == block_bytes, "attention: the cache's blocks do not fit its format, kv_heads, head_dim and block_size");
+  return cache.stride(0) * static_cast<int64_t>(cache.itemsize());
+}
+
 void attention(PyRunner& self, Floats q, Floats k, Floats v, Anything k_cache, Anything v_cache, Ints positions, Ints slots,
                Ints sequence_ids, Table block_tables, int64_t kv_heads, int64_t head_dim, int64_t block_size, int64_t window,
-               float scale, Floats out) {
-  const int64_t n = static_cast<int64_t>(positions.size()), padded = (head_dim + 15) / 16 * 16;
+               float scale, int format, Floats out) {
+  const int64_t n = static_cast<int64_t>(positions.size());
   if (n == 0) return;
-  require(head_dim >= 1 && head_dim <= 1024, "attention: head_dim must be 1 to 1024");
+  require(head_dim >= 1 && head_dim <= kMaxHeadDim, "attention: head_dim must be 1 to 1024");
   require(kv_heads >= 1 && block_size >= 16 && block_size % 16 == 0 && kRun % block_size == 0 && window >= 0,
           "attention: block_size must be 16, 32, 64, 128 or 256");
   require(size_of(q) % (n * head_dim) == 0 && size_of(out) == size_of(q), "attention: q or out is not [rows, heads * head_dim]");
   const int64_t heads = size_of(q) / (n * head_dim);
   require(heads % kv_heads == 0, "attention: heads must be a multiple of kv_heads");
   require(size_of(k) == n * kv_heads * head_dim && size_of(v) == size_of(k), "attention: k or v is not [rows, kv_heads * head_dim]");
-  const bool half = k_cache.dtype() == nb::dtype<uint16_t>() ;
-  require((half || k_cache.dtype() == nb::dtype<float>()) && v_cache.dtype() == k_cache.dtype(), "attention: the cache must be float32 or (as uint16) float16");
-  const int64_t k_block = kv_heads * head_dim * block_size, blocks = static_cast<int64_t>(k_cache.size()) / k_block;
-  require(blocks * k_block == static_cast<int64_t>(k_cache.size()) &&
-              blocks * kv_heads * padded * block_size == static_cast<int64_t>(v_cache.size()),
-          "attention: the cache's shape does not fit");
+  require(format >= 0 && format < kNumKvFormats, "attention: unknown format of the cache");
+  const auto kv_format = static_cast<KvFormat>(format);
+  const int64_t groups = kv_heads * (block_size / kPositionGroup), blocks = static_cast<int64_t>(k_cache.shape(0));
+  const int64_t stride = block_stride(k_cache, groups * key_group_bytes(kv_format, head_dim));
+  require(block_stride(v_cache, groups * value_group_bytes(kv_format, head_dim)) == stride &&
+              static_cast<int64_t>(v_cache.shape(0)) == blocks,
+          "attention: K and V of the cache differ in blocks");
   require(static_cast<int64_t>(slots.size()) == n && static_cast<int64_t>(sequence_ids.size()) == n, "attention: batch arrays differ in length");
   const int64_t max_blocks = static_cast<int64_t>(block_tables.shape(1));
   check_range(slots.data(), n, blocks * block_size, "attention: a slot is outside the cache");
@@ -209,12 +223,13 @@ void attention(PyRunner& self, Floats q, Floats k, Floats v, Anything k_cache, A
   args.k = k.data();
   args.v = v.data();
   args.out = out.data();
-  args.k_cache = k_cache.data();
-  args.v_cache = v_cache.data();
+  args.k_cache = static_cast<uint8_t*>(k_cache.data());
+  args.v_cache = static_cast<uint8_t*>(v_cache.data());
   args.positions = positions.data();
   args.slots = slots.data();
   args.sequence_ids = sequence_ids.data();
   args.block_tables = block_tables.data();
+  args.block_stride = stride;
   args.rows = n;
   args.heads = heads;
   args.kv_heads = kv_heads;
@@ -223,7 +238,7 @@ void attention(PyRunner& self, Floats q, Floats k, Floats v, Anything k_cache, A
   args.block_size = block_size;
   args.window = window;
   args.scale = scale;
-  args.half = half;
+  args.format = kv_format;
   self.keep(q, k, v, k_cache, v_cache, positions, slots, sequence_ids, block_tables, out);
   nb::gil_scoped_release release;
   self.runner.attention(args, max_blocks * block_size);

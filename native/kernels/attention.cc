@@ -2,210 +2,266 @@
 //
 // For one query, one run gives (maximum score, sum of weights, weighted sum of V); runs are merged in ascending order.
 // What a run gives depends on the query, its window and the cache alone: not on which queries share the reading, nor
-// on which thread does it. Masked positions are exact zeros.
-#include <cstring>
+// on which thread does it. Positions that a query does not see are not added, not even as zeros.
+// Milakov and Gimelshein 2018 (arXiv 1805.02867); Dao et al. 2022 (arXiv 2205.14135).
+#include "kernels/attention_run.h"
 
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
-#include "kernels/math.h"
 
 namespace pellucid::PELLUCID_ISA {
 namespace {
 
-constexpr float kMinusInfinity = -__builtin_inff();
-constexpr int64_t kMaxHeadDim = 1024;
+constexpr float kLog2E = 1.44269504088896341f;
 
-// V rows and partial results are padded to whole vectors.
-inline int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+inline int64_t most(int64_t x, int64_t y) { return x > y ? x : y; }
+inline int64_t least(int64_t x, int64_t y) { return x < y ? x : y; }
+inline int block_size(const Tile& tile, int block) { return static_cast<int>(least(kBlock, tile.count - block * kBlock)); }
 
-template <bool kHalf> struct CacheType;
-template <> struct CacheType<true> {
-  using Type = uint16_t;
-  static f32x16 get(const uint16_t* p) { return load_f16(p); }
-  static void put(uint16_t* p, f32x16 x) { store_f16(p, x); }
-};
-template <> struct CacheType<false> {
-  using Type = float;
-  static f32x16 get(const float* p) { return load(p); }
-  static void put(float* p, f32x16 x) { store(p, x); }
-};
-
-// Up to kQueryTile queries of one sequence that share a KV head.
-struct Tile {
-  int count;
-  const float* query[kQueryTile];  // [head_dim]
-  float* out[kQueryTile];          // [head_dim]
-  int32_t first[kQueryTile];       // the visible positions: first ..= last
-  int32_t last[kQueryTile];
-  const int32_t* blocks;           // the sequence's block table
-};
-
-// Tile t of KV head h: rows tile_rows[t] .. tile_rows[t + 1], all heads of the group.
-Tile make_tile(const AttentionArgs& a, int64_t t, int64_t h) {
+// Queries of row-major rows: all heads of a row, then the next row.
+Tile make_tile(const AttentionArgs& a, const AttentionItem& item, int64_t kv_head) {
   Tile tile;
   tile.count = 0;
-  const int64_t group = a.heads / a.kv_heads, width = a.heads * a.head_dim;
-  // A group larger than kQueryTile is cut into parts: tile_rows then lists one row several times (see bind).
-  const int64_t parts = (group + kQueryTile - 1) / kQueryTile;
-  const int64_t real = t / parts, part = t % parts;
-  const int64_t begin_head = part * kQueryTile, end_head = begin_head + kQueryTile < group ? begin_head + kQueryTile : group;
-  for (int32_t row = a.tile_rows[real]; row < a.tile_rows[real + 1]; ++row)
-    for (int64_t g = begin_head; g < end_head; ++g) {
-      const int64_t at = row * width + (h * group + g) * a.head_dim;
-      tile.query[tile.count] = a.q + at;
-      tile.out[tile.count] = a.out + at;
+  const int64_t group = a.heads / a.kv_heads;
+  int64_t longest = -1;
+  for (int32_t r = 0; r < item.num_rows; ++r) {
+    const int32_t row = a.item_rows[item.rows_at + r];
+    for (int32_t h = 0; h < item.num_heads; ++h, ++tile.count) {
+      tile.row[tile.count] = row;
+      tile.head[tile.count] = static_cast<int32_t>(kv_head * group + item.head_at + h);
+      tile.first[tile.count] = a.first_position(row);
       tile.last[tile.count] = a.positions[row];
-      const int64_t first = a.window ? a.positions[row] - a.window + 1 : 0;
-      tile.first[tile.count] = static_cast<int32_t>(first > 0 ? first : 0);
-      ++tile.count;
     }
-  tile.blocks = a.block_tables + a.sequence_ids[a.tile_rows[real]] * a.max_blocks;
+    if (a.positions[row] > longest) {
+      longest = a.positions[row];
+      tile.blocks = a.blocks_of(row);
+    }
+  }
   return tile;
 }
 
-template <bool kHalf> struct Cache {
-  using C = CacheType<kHalf>;
-  using T = typename C::Type;
+// int8 with one scale for each 32 values, as the weights' activations; a block with NaN or infinity gives NaN.
+void round_query(const float* x, int64_t head_dim, int n, int i, float scale, int8_t* rounded, float* scales, int32_t* offset) {
+  for (int64_t b = 0; b < q8_blocks(head_dim); ++b) {
+    float lanes[32] = {};
+    std::memcpy(lanes, x + 32 * b, static_cast<size_t>(least(32, head_dim - 32 * b)) * 4);
+    const f32x16 p = load(lanes), q = load(lanes + 16);
+    const float largest = reduce_max(max(abs(p), abs(q)));
+    const f32x16 inverse = set1(largest >= kLeastRounded ? 127.0f / largest : 0.0f);
+    const f32x16 rp = round_even(mul(p, inverse)), rq = round_even(mul(q, inverse));
+    const float sum = reduce_add(rp) + reduce_add(rq);  // exact: integers
+    const bool finite = sum == sum;                     // infinities times 0 are NaN too
+    int8_t bytes[32];
+    store_i8(bytes, to_int(finite ? rp : zero_f()));
+    store_i8(bytes + 16, to_int(finite ? rq : zero_f()));
+    for (int quad = 0; quad < 8; ++quad) std::memcpy(rounded + ((b * 8 + quad) * n + i) * 4, bytes + 4 * quad, 4);
+    scales[b * n + i] = finite ? largest / 127.0f * scale : __builtin_nanf("");
+    offset[b * n + i] = finite ? -128 * static_cast<int32_t>(sum) : 0;
+  }
+}
+
+void pack_queries(const AttentionArgs& a, const Tile& tile, const Workspace& ws) {
+  const float scale = a.scale * kLog2E;
+  const int64_t blocks = q8_blocks(a.head_dim);
+  for (int i = 0; i < tile.count; ++i) {
+    const int block = i / kBlock, n = block_size(tile, block), at = block * kBlock;
+    const float* q = a.q + (tile.row[i] * a.heads + tile.head[i]) * a.head_dim;
+    if (a.format == KvFormat::kQ8_0) {
+      round_query(q, a.head_dim, n, i - at, scale, ws.rounded + at * blocks * kQ8Block, ws.rounded_scale + at * blocks,
+                  ws.offset + at * blocks);
+    } else {
+      float* to = ws.query + at * a.head_dim + (i - at);
+      for (int64_t d = 0; d < a.head_dim; ++d) to[d * n] = q[d] * scale;
+    }
+  }
+}
+
+// The groups of 16 positions of a chunk in the cache, and those that follow it.
+struct Chunk {
+  const uint8_t* group[kChunkGroups];
+  const uint8_t* ahead[kChunkGroups];
+};
+
+template <KvFormat F> struct Reader {
   const AttentionArgs& a;
-  // K of 16 positions: [head_dim][16]
-  const T* keys(const Tile& tile, int64_t h, int64_t position) const {
-    const int64_t block = tile.blocks[position / a.block_size], inside = position % a.block_size / 16;
-    return static_cast<const T*>(a.k_cache) +
-           ((block * a.kv_heads + h) * (a.block_size / 16) + inside) * a.head_dim * 16;
+  const Tile& tile;
+  int64_t kv_head, begin, end;  // positions [begin, end) of the run that any query sees, whole groups
+  const Workspace& ws;
+
+  const uint8_t* at(const uint8_t* cache, int64_t bytes, int64_t position) const {
+    const int64_t block = tile.blocks[position / a.block_size], inside = position % a.block_size / kPositionGroup;
+    return cache + block * a.block_stride + (kv_head * (a.block_size / kPositionGroup) + inside) * bytes;
   }
-  // V of 16 positions: [16][padded head_dim]
-  const T* values(const Tile& tile, int64_t h, int64_t position) const {
-    const int64_t block = tile.blocks[position / a.block_size], inside = position % a.block_size;
-    return static_cast<const T*>(a.v_cache) + ((block * a.kv_heads + h) * a.block_size + inside) * padded(a.head_dim);
+  const uint8_t* key(int64_t position) const { return at(a.k_cache, key_group_bytes(F, a.head_dim), position); }
+  const uint8_t* value(int64_t position) const { return at(a.v_cache, value_group_bytes(F, a.head_dim), position); }
+
+  int64_t groups(int64_t start) const { return least(kChunk, end - start) / kPositionGroup; }
+  // After the last keys come the first values; after the last values, whatever.
+  Chunk keys(int64_t start) const {
+    Chunk c;
+    for (int64_t g = 0; g < groups(start); ++g) {
+      const int64_t p = start + g * kPositionGroup, next = p + kChunk;
+      c.group[g] = key(p);
+      c.ahead[g] = next < end ? key(next) : value(least(begin + g * kPositionGroup, end - kPositionGroup));
+    }
+    return c;
+  }
+  Chunk values(int64_t start) const {
+    Chunk c;
+    for (int64_t g = 0; g < groups(start); ++g) {
+      const int64_t p = start + g * kPositionGroup, next = p + kChunk;
+      c.group[g] = value(p);
+      c.ahead[g] = value(next < end ? next : p);
+    }
+    return c;
+  }
+
+  // float32 copies, exact: for many queries.
+  void convert_keys(Chunk& c, int64_t count) const {
+    for (int64_t g = 0; g < count; ++g) {
+      float* to = ws.chunk + g * a.head_dim * 16;
+      for (int64_t d = 0; d < a.head_dim; ++d) store(to + 16 * d, load_value<F>(c.group[g] + d * 16 * value_bytes(F)));
+      c.group[g] = reinterpret_cast<const uint8_t*>(to);
+    }
+  }
+  void convert_values(Chunk& c, int64_t count) const {
+    const int64_t width = padded(a.head_dim), blocks = q8_blocks(a.head_dim);
+    for (int64_t g = 0; g < count; ++g) {
+      float* to = ws.chunk + g * 16 * width;
+      for (int64_t p = 0; p < kPositionGroup; ++p)
+        for (int64_t d = 0; d < width; d += 16) {
+          if constexpr (F == KvFormat::kQ8_0) {
+            const f32x16 x = load_value<F>(c.group[g] + blocks * 32 + p * blocks * kQ8Block + d);
+            store(to + p * width + d, mul(x, set1(ws.value_scales[(g * blocks + d / kQ8Block) * 16 + p])));
+          } else {
+            store(to + p * width + d, load_value<F>(c.group[g] + (p * width + d) * value_bytes(F)));
+          }
+        }
+      c.group[g] = reinterpret_cast<const uint8_t*>(to);
+    }
+  }
+  void load_value_scales(const Chunk& c, int64_t count) const {
+    const int64_t blocks = q8_blocks(a.head_dim);
+    for (int64_t g = 0; g < count; ++g)
+      for (int64_t b = 0; b < blocks; ++b)
+        store(ws.value_scales + (g * blocks + b) * 16, load_f16(reinterpret_cast<const uint16_t*>(c.group[g] + b * 32)));
   }
 };
 
-// scores[i][0..16 * G) of G groups of 16 positions, for N queries: one chain over head_dim for each score.
-template <bool kHalf, int N, int G>
-inline void score(const float* const* query, const typename CacheType<kHalf>::Type* const* keys, int64_t head_dim,
-                  float scale, float (*scores)[kRun]) {
-  f32x16 acc[N][G];
-  for (int i = 0; i < N; ++i)
-    for (int g = 0; g < G; ++g) acc[i][g] = zero_f();
-  for (int64_t d = 0; d < head_dim; ++d) {
-    f32x16 k[G];
-    for (int g = 0; g < G; ++g) k[g] = CacheType<kHalf>::get(keys[g] + 16 * d);
-    for (int i = 0; i < N; ++i) {
-      const f32x16 q = set1(query[i][d]);
-      for (int g = 0; g < G; ++g) acc[i][g] = fma(q, k[g], acc[i][g]);
+// Scores of one block of queries over groups [from, to) of a chunk.
+template <KvFormat F> void score_block(const AttentionArgs& a, const Tile& tile, const Workspace& ws, int block,
+                                       const Chunk& c, int64_t from, int64_t to, bool ahead, float* scores) {
+  const int64_t at = block * kBlock, blocks = q8_blocks(a.head_dim);
+  with_count(block_size(tile, block), [&]<int N>() {
+    auto some = [&]<int G>(int64_t g) {
+      const uint8_t* const* next = ahead ? c.ahead + g : nullptr;
+      float* out = scores + at * kRun + g * 16;
+      if constexpr (F == KvFormat::kQ8_0)
+        score_q8<N, G>(ws.rounded + at * blocks * kQ8Block, ws.rounded_scale + at * blocks, ws.offset + at * blocks,
+                       c.group + g, next, a.head_dim, out);
+      else score<F, N, G>(ws.query + at * a.head_dim, c.group + g, next, a.head_dim, out);
+    };
+    constexpr int kWide = F == KvFormat::kQ8_0 ? (wide<N>() + 1) / 2 : wide<N>();
+    int64_t g = from;
+    for (; g + kWide <= to; g += kWide) some.template operator()<kWide>(g);
+    for (; g < to; ++g) some.template operator()<1>(g);
+  });
+}
+
+// Adds positions [from, to) of a chunk to the sums of queries i .. i + n.
+template <KvFormat F> void gather_queries(const AttentionArgs& a, const Workspace& ws, int i, int n, const Chunk& c,
+                                          int64_t from, int64_t to, bool ahead, const float* weights) {
+  if (from >= to) return;
+  const int64_t width = padded(a.head_dim), stride = a.partial_floats();
+  with_count(n, [&]<int N>() {
+    float* sums = ws.partials + i * stride + 2;
+    const uint8_t* const* next = ahead ? c.ahead : nullptr;
+    constexpr int kWide = wide<N>();
+    int64_t d = 0;
+    for (; d + 16 * kWide <= width; d += 16 * kWide)
+      gather<F, N, kWide>(weights + i * kRun, c.group, next, ws.value_scales, from, to, a.head_dim, d, sums + d, stride);
+    for (; d < width; d += 16)
+      gather<F, N, 1>(weights + i * kRun, c.group, next, ws.value_scales, from, to, a.head_dim, d, sums + d, stride);
+  });
+}
+
+// One block of queries over a chunk: together where all of them see, one by one at the edges.
+template <KvFormat F> void gather_block(const AttentionArgs& a, const Tile& tile, const Workspace& ws, int block,
+                                        const Chunk& c, int64_t start, int64_t stop, bool ahead, const float* weights) {
+  const int n = block_size(tile, block), at = block * kBlock;
+  int64_t from[kBlock], to[kBlock], lo = start, hi = stop;
+  for (int i = 0; i < n; ++i) {
+    from[i] = most(tile.first[at + i], start);
+    to[i] = most(least(tile.last[at + i] + 1, stop), from[i]);
+    lo = most(lo, from[i]);
+    hi = least(hi, to[i]);
+  }
+  if (lo >= hi) lo = hi = stop;  // nothing is seen by all
+  for (int i = 0; i < n; ++i)
+    gather_queries<F>(a, ws, at + i, 1, c, from[i] - start, least(to[i], lo) - start, false, weights);
+  gather_queries<F>(a, ws, at, n, c, lo - start, hi - start, ahead, weights);
+  for (int i = 0; i < n; ++i)
+    gather_queries<F>(a, ws, at + i, 1, c, most(from[i], hi) - start, to[i] - start, false, weights);
+}
+
+// Run `run` for all queries: their partial results in ws.partials. Queries that see nothing of it get a sum of 0.
+template <KvFormat F> void attend_run(const AttentionArgs& a, const Tile& tile, int64_t kv_head, int64_t run, const Workspace& ws) {
+  const int64_t run_begin = run * kRun, run_end = run_begin + kRun, stride = a.partial_floats();
+  const int blocks = (tile.count + kBlock - 1) / kBlock;
+  const bool many = tile.count > kFewQueries;
+  int64_t first = run_end, last = run_begin - 1;
+  for (int i = 0; i < tile.count; ++i) {
+    first = least(first, tile.first[i]);
+    last = most(last, tile.last[i]);
+  }
+  const int64_t begin = most(first, run_begin) / 16 * 16, end = least(last / 16 * 16 + 16, run_end);
+  const Reader<F> reader{a, tile, kv_head, begin, end, ws};
+  // Positions of a chunk, in groups, that a block of queries sees.
+  auto seen = [&](int block, int64_t start, int64_t count, int64_t& from, int64_t& to) {
+    int64_t low = tile.first[block * kBlock], high = tile.last[block * kBlock];
+    for (int i = 1; i < block_size(tile, block); ++i) {
+      low = least(low, tile.first[block * kBlock + i]);
+      high = most(high, tile.last[block * kBlock + i]);
+    }
+    from = most(low - start, 0) / 16;
+    to = high < start ? 0 : least((high - start) / 16 + 1, count);
+  };
+  for (int64_t start = begin; start < end; start += kChunk) {
+    const int64_t count = reader.groups(start);
+    Chunk c = reader.keys(start);
+    if (F != KvFormat::kF32 && F != KvFormat::kQ8_0 && many) reader.convert_keys(c, count);
+    for (int block = 0; block < blocks; ++block) {
+      int64_t from, to;
+      seen(block, start, count, from, to);
+      float* scores = ws.scores + (start - run_begin);
+      if (many && F != KvFormat::kQ8_0) score_block<KvFormat::kF32>(a, tile, ws, block, c, from, to, false, scores);
+      else score_block<F>(a, tile, ws, block, c, from, to, !many && block == 0, scores);
     }
   }
-  for (int i = 0; i < N; ++i)
-    for (int g = 0; g < G; ++g) store(scores[i] + 16 * g, mul(acc[i][g], set1(scale)));
+  for (int i = 0; i < tile.count; ++i) {
+    float* partial = ws.partials + i * stride;
+    std::memset(partial, 0, static_cast<size_t>(stride) * 4);
+    const int64_t from = most(tile.first[i], run_begin), to = least(tile.last[i], run_end - 1);
+    if (from <= to) soften(ws.scores + i * kRun, run_begin, from, to, partial[0], partial[1]);
+  }
+  for (int64_t start = begin; start < end; start += kChunk) {
+    const int64_t count = reader.groups(start), stop = start + count * 16;
+    Chunk c = reader.values(start);
+    if (F == KvFormat::kQ8_0) reader.load_value_scales(c, count);
+    if (F != KvFormat::kF32 && many) reader.convert_values(c, count);
+    const float* weights = ws.scores + (start - run_begin);
+    for (int block = 0; block < blocks; ++block)
+      if (many) gather_block<KvFormat::kF32>(a, tile, ws, block, c, start, stop, false, weights);
+      else gather_block<F>(a, tile, ws, block, c, start, stop, block == 0, weights);
+  }
 }
 
-// Lanes of the 16 positions from `position` that lie in first ..= last.
-inline uint32_t visible(int64_t position, int32_t first, int32_t last) {
-  const int64_t lo = first - position, hi = last - position + 1;
-  const uint32_t below_hi = hi >= 16 ? 0xffffu : hi <= 0 ? 0u : (1u << hi) - 1u;
-  const uint32_t below_lo = lo >= 16 ? 0xffffu : lo <= 0 ? 0u : (1u << lo) - 1u;
-  return below_hi & ~below_lo;
-}
-
-// Turns one query's scores of positions [begin, end) into weights, in place; gives the maximum and the sum.
-inline void soften(float* scores, int64_t begin, int64_t end, int32_t first, int32_t last, float& maximum, float& total) {
-  f32x16 top = set1(kMinusInfinity);
-  for (int64_t p = begin; p < end; p += 16) {
-    const f32x16 s = blend(visible(p, first, last), load(scores + (p - begin)), set1(kMinusInfinity));
-    store(scores + (p - begin), s);
-    top = max(s, top);
-  }
-  maximum = reduce_max(top);
-  const f32x16 m = set1(maximum);
-  f32x16 acc = zero_f();
-  for (int64_t p = begin; p < end; p += 16) {
-    const f32x16 w = blend(visible(p, first, last), exp(sub(load(scores + (p - begin)), m)), zero_f());
-    store(scores + (p - begin), w);
-    acc = add(acc, w);
-  }
-  total = reduce_add(acc);
-}
-
-// out[i][0 .. 16 V) += sum over positions of weight * V, one chain over ascending positions. V vectors of head_dim.
-template <bool kHalf, int N, int V>
-inline void gather(const float (*weights)[kRun], const typename CacheType<kHalf>::Type* const* values, int64_t count,
-                   int64_t width, int64_t d, float (*out)[2 + kMaxHeadDim]) {
-  f32x16 acc[N][V];
-  for (int i = 0; i < N; ++i)
-    for (int v = 0; v < V; ++v) acc[i][v] = zero_f();
-  for (int64_t p = 0; p < count; ++p) {
-    const auto* row = values[p / 16] + (p % 16) * width + d;
-    f32x16 x[V];
-    for (int v = 0; v < V; ++v) x[v] = CacheType<kHalf>::get(row + 16 * v);
-    for (int i = 0; i < N; ++i) {
-      const f32x16 w = set1(weights[i][p]);
-      for (int v = 0; v < V; ++v) acc[i][v] = fma(w, x[v], acc[i][v]);
-    }
-  }
-  for (int i = 0; i < N; ++i)
-    for (int v = 0; v < V; ++v) store(out[i] + 2 + d + 16 * v, acc[i][v]);
-}
-
-// What a thread needs for one tile and run.
-struct Workspace {
-  float scores[kQueryTile][kRun];
-  float partial[kQueryTile][2 + kMaxHeadDim];  // maximum, sum, weighted sum of V
-  float merged[kQueryTile][kMaxHeadDim];         // weighted sum over the runs so far
-};
-
-// Run `run` of tile: partial results in ws.partial. Queries that see nothing of it get a sum of 0.
-template <bool kHalf, int N>
-void attend_run(const AttentionArgs& a, const Tile& tile, int64_t h, int64_t run, Workspace& ws) {
-  const Cache<kHalf> cache{a};
-  using T = typename CacheType<kHalf>::Type;
-  // Positions that any of the queries sees, in whole groups of 16.
-  int64_t begin = tile.first[0], end = tile.last[0];
-  for (int i = 1; i < tile.count; ++i) {
-    if (tile.first[i] < begin) begin = tile.first[i];
-    if (tile.last[i] > end) end = tile.last[i];
-  }
-  end = end / 16 * 16 + 16;
-  begin = begin / 16 * 16;
-  if (begin < run * kRun) begin = run * kRun;
-  if (end > (run + 1) * kRun) end = (run + 1) * kRun;
-  const int64_t groups = begin < end ? (end - begin) / 16 : 0;
-
-  const T* keys[kRun / 16];
-  const T* values[kRun / 16];
-  for (int64_t g = 0; g < groups; ++g) {
-    keys[g] = cache.keys(tile, h, begin + 16 * g);
-    values[g] = cache.values(tile, h, begin + 16 * g);
-  }
-  constexpr int kGroups = N == 1 ? 4 : N <= 4 ? 2 : 1;
-  int64_t g = 0;
-  for (; g + kGroups <= groups; g += kGroups)
-    score<kHalf, N, kGroups>(tile.query, keys + g, a.head_dim, a.scale, reinterpret_cast<float(*)[kRun]>(&ws.scores[0][16 * g]));
-  for (; g < groups; ++g)
-    score<kHalf, N, 1>(tile.query, keys + g, a.head_dim, a.scale, reinterpret_cast<float(*)[kRun]>(&ws.scores[0][16 * g]));
-  int64_t last = 0;  // no query sees a position at or after it
-  for (int i = 0; i < N; ++i) {
-    soften(ws.scores[i], begin, end, tile.first[i], tile.last[i], ws.partial[i][0], ws.partial[i][1]);
-    if (tile.last[i] + 1 > last) last = tile.last[i] + 1;
-  }
-  const int64_t count = (last < end ? last : end) - begin;
-  constexpr int kVectors = N == 1 ? 8 : N <= 4 ? 4 : 2;
-  const int64_t width = padded(a.head_dim);
-  int64_t d = 0;
-  for (; d + 16 * kVectors <= width; d += 16 * kVectors)
-    gather<kHalf, N, kVectors>(ws.scores, values, count, width, d, ws.partial);
-  for (; d < width; d += 16) gather<kHalf, N, 1>(ws.scores, values, count, width, d, ws.partial);
-}
-
-template <bool kHalf> void attend(const AttentionArgs& a, const Tile& tile, int64_t h, int64_t run, Workspace& ws) {
-  switch (tile.count) {
-    case 1: return attend_run<kHalf, 1>(a, tile, h, run, ws);
-    case 2: return attend_run<kHalf, 2>(a, tile, h, run, ws);
-    case 3: return attend_run<kHalf, 3>(a, tile, h, run, ws);
-    case 4: return attend_run<kHalf, 4>(a, tile, h, run, ws);
-    case 5: return attend_run<kHalf, 5>(a, tile, h, run, ws);
-    case 6: return attend_run<kHalf, 6>(a, tile, h, run, ws);
-    case 7: return attend_run<kHalf, 7>(a, tile, h, run, ws);
-    default: return attend_run<kHalf, 8>(a, tile, h, run, ws);
+void attend(const AttentionArgs& a, const Tile& tile, int64_t kv_head, int64_t run, const Workspace& ws) {
+  switch (a.format) {
+    case KvFormat::kF32: return attend_run<KvFormat::kF32>(a, tile, kv_head, run, ws);
+    case KvFormat::kF16: return attend_run<KvFormat::kF16>(a, tile, kv_head, run, ws);
+    case KvFormat::kBf16: return attend_run<KvFormat::kBf16>(a, tile, kv_head, run, ws);
+    case KvFormat::kQ8_0: return attend_run<KvFormat::kQ8_0>(a, tile, kv_head, run, ws);
   }
 }
 
@@ -223,111 +279,61 @@ inline void merge(Merged& m, float* sum, const float* partial, int64_t width) {
   }
   const float top = partial[0] > m.maximum ? partial[0] : m.maximum;
   float scales[16] = {m.maximum - top, partial[0] - top};
-  f32x16 e = exp(load(scales));
-  store(scales, e);
+  store(scales, exp2_falling(load(scales)));
   m = {top, m.total * scales[0] + partial[1] * scales[1]};
   for (int64_t d = 0; d < width; d += 16)
     store(sum + d, fma(load(partial + 2 + d), set1(scales[1]), mul(load(sum + d), set1(scales[0]))));
 }
 
-inline void finish(const Merged& m, const float* sum, float* out, int64_t head_dim) {
-  const float inverse = 1.0f / m.total;
+inline void finish(float total, const float* sum, float* out, int64_t head_dim) {
+  const float inverse = 1.0f / total;
   for (int64_t d = 0; d < head_dim; ++d) out[d] = sum[d] * inverse;
 }
 
-inline void runs_of(const Tile& tile, int64_t& first, int64_t& last) {
-  first = tile.first[0] / kRun;
-  last = tile.last[0] / kRun;
-  for (int i = 1; i < tile.count; ++i) {
-    if (tile.first[i] / kRun < first) first = tile.first[i] / kRun;
-    if (tile.last[i] / kRun > last) last = tile.last[i] / kRun;
-  }
-}
-
-// Runs of the longest sequence in the pass.
-inline int64_t most_runs(const AttentionArgs& a) {
-  int32_t last = 0;
-  for (int64_t row = 0; row < a.rows; ++row)
-    if (a.positions[row] > last) last = a.positions[row];
-  return last / kRun + 1;
-}
-
-template <bool kHalf> void write_rows(const AttentionArgs& a, int64_t begin, int64_t end) {
-  using C = CacheType<kHalf>;
-  using T = typename C::Type;
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t block = a.slots[row] / a.block_size, inside = a.slots[row] % a.block_size;
-    for (int64_t h = 0; h < a.kv_heads; ++h) {
-      const float* k = a.k + (row * a.kv_heads + h) * a.head_dim;
-      const float* v = a.v + (row * a.kv_heads + h) * a.head_dim;
-      T* keys = static_cast<T*>(a.k_cache) +
-                ((block * a.kv_heads + h) * (a.block_size / 16) + inside / 16) * a.head_dim * 16 + inside % 16;
-      T* values = static_cast<T*>(a.v_cache) + ((block * a.kv_heads + h) * a.block_size + inside) * padded(a.head_dim);
-      for (int64_t d = 0; d < a.head_dim; d += 16) {
-        const int64_t n = a.head_dim - d < 16 ? a.head_dim - d : 16;
-        float lanes[2][16] = {};
-        std::memcpy(lanes[0], k + d, static_cast<size_t>(n) * 4);
-        std::memcpy(lanes[1], v + d, static_cast<size_t>(n) * 4);
-        T rounded[16];
-        C::put(rounded, load(lanes[0]));
-        for (int64_t i = 0; i < n; ++i) keys[(d + i) * 16] = rounded[i];
-        C::put(values + d, load(lanes[1]));
+// One item and KV head: the partials of its one run are kept for `attention_merge`, or all its runs merged here.
+void attend_item(const AttentionArgs& a, const AttentionItem& item, int64_t kv_head, const Workspace& ws) {
+  const Tile tile = make_tile(a, item, kv_head);
+  const int64_t width = padded(a.head_dim), stride = a.partial_floats();
+  pack_queries(a, tile, ws);
+  Merged merged[kTileQueries] = {};
+  for (int64_t run = item.first_run; run < item.end_run; ++run) {
+    attend(a, tile, kv_head, run, ws);
+    for (int i = 0; i < tile.count; ++i) {
+      const float* partial = ws.partials + i * stride;
+      const int64_t row = tile.row[i];
+      if (item.whole || a.partial_at[row] < 0) {
+        merge(merged[i], ws.merged + i * width, partial, width);
+      } else if (run >= a.first_run(row) && run <= a.last_run(row)) {
+        const int64_t at = (a.partial_at[row] + run - a.first_run(row)) * a.heads + tile.head[i];
+        std::memcpy(a.partials + at * stride, partial, static_cast<size_t>(stride) * 4);
       }
     }
   }
+  for (int i = 0; i < tile.count; ++i)
+    if (item.whole || a.partial_at[tile.row[i]] < 0)
+      finish(merged[i].total, ws.merged + i * width, a.out + (tile.row[i] * a.heads + tile.head[i]) * a.head_dim, a.head_dim);
 }
 
 }  // namespace
 
-void attention_write(const void* arguments, Worker& worker) {
-  const auto& a = *static_cast<const AttentionArgs*>(arguments);
-  for (int64_t begin, end; worker.take(a.rows, 8, begin, end);)
-    a.half ? write_rows<true>(a, begin, end) : write_rows<false>(a, begin, end);
-}
-
 void attention(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const AttentionArgs*>(arguments);
   Workspace ws;
-  const int64_t num_runs = most_runs(a), parts = a.scratch && num_runs > 1 ? num_runs : 1;
-  const int64_t width = padded(a.head_dim), items = a.num_tiles * a.kv_heads * parts;
-  for (int64_t item, end; worker.take(items, 1, item, end);) {
-    const int64_t pair = item / parts, h = pair % a.kv_heads;
-    const Tile tile = make_tile(a, pair / a.kv_heads, h);
-    int64_t first, last;
-    runs_of(tile, first, last);
-    if (parts > 1) {
-      const int64_t run = item % parts;
-      if (run < first || run > last) continue;  // attention_merge does not read it either
-      a.half ? attend<true>(a, tile, h, run, ws) : attend<false>(a, tile, h, run, ws);
-      float* partial = a.scratch + item * kQueryTile * (2 + width);
-      for (int i = 0; i < tile.count; ++i)
-        std::memcpy(partial + i * (2 + width), ws.partial[i], static_cast<size_t>(2 + width) * 4);
-      continue;
-    }
-    Merged merged[kQueryTile] = {};
-    for (int64_t run = first; run <= last; ++run) {
-      a.half ? attend<true>(a, tile, h, run, ws) : attend<false>(a, tile, h, run, ws);
-      for (int i = 0; i < tile.count; ++i) merge(merged[i], ws.merged[i], ws.partial[i], width);
-    }
-    for (int i = 0; i < tile.count; ++i) finish(merged[i], ws.merged[i], tile.out[i], a.head_dim);
-  }
+  Workspace::lay_out(a.head_dim, a.workspaces + worker.index * a.workspace_bytes, &ws);
+  for (int64_t i, end; worker.take(a.counts[0] * a.kv_heads, 1, i, end);)
+    attend_item(a, a.items[i / a.kv_heads], i % a.kv_heads, ws);
 }
 
 void attention_merge(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const AttentionArgs*>(arguments);
-  const int64_t width = padded(a.head_dim), num_runs = most_runs(a);
-  if (!a.scratch || num_runs == 1) return;  // `attention` has done it
+  const int64_t width = padded(a.head_dim), stride = a.partial_floats();
   float sum[kMaxHeadDim];
-  for (int64_t pair, end; worker.take(a.num_tiles * a.kv_heads, 1, pair, end);) {
-    const Tile tile = make_tile(a, pair / a.kv_heads, pair % a.kv_heads);
-    int64_t first, last;
-    runs_of(tile, first, last);
-    for (int i = 0; i < tile.count; ++i) {
-      Merged merged = {};
-      for (int64_t run = first; run <= last; ++run)
-        merge(merged, sum, a.scratch + ((pair * num_runs + run) * kQueryTile + i) * (2 + width), width);
-      finish(merged, sum, tile.out[i], a.head_dim);
-    }
+  for (int64_t i, end; worker.take(a.counts[1] * a.heads, 1, i, end);) {
+    const int64_t row = a.merge_rows[i / a.heads], head = i % a.heads;
+    Merged merged = {};
+    for (int64_t run = 0; run <= a.last_run(row) - a.first_run(row); ++run)
+      merge(merged, sum, a.partials + ((a.partial_at[row] + run) * a.heads + head) * stride, width);
+    finish(merged.total, sum, a.out + (row * a.heads + head) * a.head_dim, a.head_dim);
   }
 }
 

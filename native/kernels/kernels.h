@@ -4,13 +4,12 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/attention.h"
 #include "threads.h"
 
 namespace pellucid {
 
 inline constexpr int kMaxWeights = 4;  // matrices that share one x in a linear
-inline constexpr int kRun = 256;       // positions of one attention run, aligned to absolute positions
-inline constexpr int kQueryTile = 8;   // queries that share one reading of K and V
 
 // Activations rounded to int8. Rows come in tiles of up to `tile_rows`; a tile of R rows is, for each block of
 // 32 inputs: int8 q[R][32]; float scale[R]; float scale * sum(q) [R]; int32 -sum(q) [R]; int32 -sum of each half [R][2].
@@ -88,31 +87,6 @@ struct RowsArgs {
   const int32_t* index;
   float* out;
   int64_t num_rows, width;
-};
-
-// K: [block][kv_head][position / 16][head_dim][16]; V: [block][kv_head][position][head_dim padded to 16]. float32 or float16.
-struct AttentionArgs {
-  const float* q;  // [rows, heads * head_dim]
-  const float* k;  // [rows, kv_heads * head_dim]
-  const float* v;
-  float* out;  // [rows, heads * head_dim]
-  void* k_cache;
-  void* v_cache;
-  const int32_t* positions;     // [rows]
-  const int32_t* slots;         // [rows]
-  const int32_t* sequence_ids;  // [rows]
-  const int32_t* block_tables;  // [num_sequences, max_blocks]
-  int64_t rows, heads, kv_heads, head_dim, max_blocks, block_size;
-  int64_t window;   // 0: none
-  float scale;
-  bool half;        // the cache is float16
-  // Query tiles: rows tile_rows[t] .. tile_rows[t + 1] of one sequence, at most kQueryTile queries with all heads of a
-  // group. A group of more than kQueryTile heads has one row a tile, which counts as several tiles.
-  const int32_t* tile_rows;
-  int64_t num_tiles;
-  // With few tiles and more than one run, the runs are shared out to the threads: partials of each (tile, kv head, run)
-  // go to scratch [tile][kv_head][run][query][2 + padded head_dim], and a second stage merges them. Null: never.
-  float* scratch;
 };
 
 struct ProbeArgs {

@@ -26,6 +26,21 @@ inline f32x16 exp(f32x16 x) {
   return select_less(set1(88.72f), x, set1(__builtin_inff()), p);
 }
 
+// 2^x for x <= 0, relative error below 1.5e-7; 2^0 is exactly 1, and what is below 2^-125 is 2^-125. NaN gives NaN.
+// x = n + r, |r| <= 1/2; the polynomial is the interpolation of (2^r - 1) / r in Chebyshev's points.
+inline f32x16 exp2_falling(f32x16 x) {
+  const f32x16 clamped = max(set1(-125.0f), x);
+  const f32x16 n = round_even(clamped), r = sub(clamped, n);
+  f32x16 p = set1(0.00015461447f);
+  p = fma(p, r, set1(0.0013390867f));
+  p = fma(p, r, set1(0.009618057f));
+  p = fma(p, r, set1(0.05550357f));
+  p = fma(p, r, set1(0.24022651f));
+  p = fma(p, r, set1(0.6931472f));
+  p = fma(p, r, set1(1.0f));
+  return mul(p, as_float(shift_left<23>(add(to_int(n), set1(int32_t{127})))));
+}
+
 inline f32x16 sigmoid(f32x16 x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero_f(), x)))); }
 
 // x * sigmoid(x)

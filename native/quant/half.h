@@ -20,4 +20,12 @@ inline float f16_to_f32(uint16_t half) {
 // bfloat16 is the upper half of a float32.
 inline float bf16_to_f32(uint16_t half) { return std::bit_cast<float>(static_cast<uint32_t>(half) << 16); }
 
+
+// Rounds to nearest, ties to even. NaN stays NaN.
+inline uint16_t f32_to_bf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
 }  // namespace pellucid::quant

@@ -99,6 +99,11 @@ template <int N> inline u8x64 shift_bits(u8x64 x) {
   else if constexpr (N < 0) return {_mm256_srli_epi16(x.a, -N), _mm256_srli_epi16(x.b, -N)};
   else return x;
 }
+// unsigned bytes that hold value + 128 as signed ones, or back
+inline u8x64 flip_high_bits(u8x64 x) {
+  const __m256i m = _mm256_set1_epi8(-128);
+  return {_mm256_xor_si256(x.a, m), _mm256_xor_si256(x.b, m)};
+}
 inline u8x64 low_nibbles(u8x64 x) { return and_bytes(x, 15); }
 inline u8x64 high_nibbles(u8x64 x) { return and_bytes(shift_bits<-4>(x), 15); }
 template <int J> inline u8x64 or_two_bits_at_4(u8x64 low, u8x64 bits) {

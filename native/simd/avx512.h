@@ -66,6 +66,8 @@ inline void store_i8(int8_t* p, i32x16 a) {
 }
 
 inline u8x64 load64(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+// unsigned bytes that hold value + 128 as signed ones, or back
+inline u8x64 flip_high_bits(u8x64 a) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(-128))}; }
 inline u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(15))}; }
 inline u8x64 high_nibbles(u8x64 a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};

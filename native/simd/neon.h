@@ -82,6 +82,8 @@ inline void store_i8(int8_t* p, i32x16 a) {
 }
 
 inline u8x64 load64(const uint8_t* p) { PELLUCID_PARTS(u8x64, vld1q_u8(p + 16 * i)); }
+// unsigned bytes that hold value + 128 as signed ones, or back
+inline u8x64 flip_high_bits(u8x64 a) { PELLUCID_PARTS(u8x64, veorq_u8(a.v[i], vdupq_n_u8(0x80))); }
 inline u8x64 low_nibbles(u8x64 a) { PELLUCID_PARTS(u8x64, vandq_u8(a.v[i], vdupq_n_u8(15))); }
 inline u8x64 high_nibbles(u8x64 a) { PELLUCID_PARTS(u8x64, vshrq_n_u8(a.v[i], 4)); }
 // bits shifted left by N (right by -N) within each byte

@@ -96,6 +96,10 @@ inline u8x64 load64(const uint8_t* p) {
   std::memcpy(r.v, p, 64);
   return r;
 }
+// unsigned bytes that hold value + 128 as signed ones, or back
+inline u8x64 flip_high_bits(u8x64 a) {
+  return bytes([&](int i) { return a.v[i] ^ 0x80; });
+}
 inline u8x64 low_nibbles(u8x64 a) { return bytes([&](int i) { return a.v[i] & 15; }); }
 inline u8x64 high_nibbles(u8x64 a) { return bytes([&](int i) { return a.v[i] >> 4; }); }
 template <int J> inline u8x64 or_two_bits_at_4(u8x64 low, u8x64 b) {

@@ -189,21 +189,17 @@ void test_activation_accuracy(Runner& runner, const std::string& name) {
 
 struct AttentionCase {
   int64_t heads, kv_heads, head_dim, window, positions, block_size;
-  bool half;
+  KvFormat format;
 };
 
 // All positions in chunks of `chunk` rows, blocks of the cache in a shuffled order.
 std::vector<float> run_attention(Runner& runner, const AttentionCase& c, const std::vector<float>& q, const std::vector<float>& k,
                                  const std::vector<float>& v, int64_t chunk) {
-  const int64_t blocks = (c.positions + c.block_size - 1) / c.block_size, padded = (c.head_dim + 15) / 16 * 16;
-  const size_t size = static_cast<size_t>((blocks + 1) * c.kv_heads * padded * c.block_size);
-  std::vector<float> keys(size, NAN), values(size, NAN);  // float16 uses half of it
-  if (c.half) {  // what is not written must not matter, but must not be read as NaN weights either
-    keys.assign(size, 0.0f);
-    values.assign(size, 0.0f);
-  } else {
-    values.assign(size, 0.0f);
-  }
+  const int64_t blocks = (c.positions + c.block_size - 1) / c.block_size;
+  // What is not written must not matter: all bits set are NaN in the float formats and in the scales of q8_0.
+  const int64_t groups = c.kv_heads * c.block_size / kPositionGroup;
+  const int64_t stride = groups * (key_group_bytes(c.format, c.head_dim) + value_group_bytes(c.format, c.head_dim));
+  std::vector<uint8_t> cache(static_cast<size_t>((blocks + 1) * stride), 0xff);
   std::vector<int32_t> table(static_cast<size_t>(blocks));
   for (int64_t b = 0; b < blocks; ++b) table[static_cast<size_t>(b)] = static_cast<int32_t>((b * 7 + 3) % (blocks + 1) );
   // a permutation only if 7 and blocks + 1 have no common factor
@@ -221,8 +217,9 @@ std::vector<float> run_attention(Runner& runner, const AttentionCase& c, const s
     a.k = k.data() + first * c.kv_heads * c.head_dim;
     a.v = v.data() + first * c.kv_heads * c.head_dim;
     a.out = out.data() + first * c.heads * c.head_dim;
-    a.k_cache = keys.data();
-    a.v_cache = values.data();
+    a.k_cache = cache.data();
+    a.v_cache = cache.data() + groups * key_group_bytes(c.format, c.head_dim);
+    a.block_stride = stride;
     a.positions = positions.data();
     a.slots = slots.data();
     a.sequence_ids = sequences.data();
@@ -235,7 +232,7 @@ std::vector<float> run_attention(Runner& runner, const AttentionCase& c, const s
     a.block_size = c.block_size;
     a.window = c.window;
     a.scale = 0.125f;
-    a.half = c.half;
+    a.format = c.format;
     runner.attention(a, blocks * c.block_size);
   }
   return out;
@@ -245,6 +242,8 @@ std::vector<float> run_attention(Runner& runner, const AttentionCase& c, const s
 void check_attention(const std::string& what, const AttentionCase& c, const std::vector<float>& q, const std::vector<float>& k,
                      const std::vector<float>& v, const std::vector<float>& out) {
   ++comparisons;
+  constexpr double kTolerances[] = {3e-6, 2e-3, 1.6e-2, 6e-2};
+  const double tolerance = kTolerances[static_cast<int>(c.format)];
   const int64_t group = c.heads / c.kv_heads;
   for (int64_t p = 0; p < c.positions; ++p)
     for (int64_t h = 0; h < c.heads; ++h) {
@@ -267,7 +266,7 @@ void check_attention(const std::string& what, const AttentionCase& c, const std:
       }
       for (int64_t d = 0; d < c.head_dim; ++d) {
         const double got = out[static_cast<size_t>((p * c.heads + h) * c.head_dim + d)], exact = o[static_cast<size_t>(d)] / total;
-        if (!(std::fabs(got - exact) <= (c.half ? 2e-3 : 3e-6) * (1 + std::fabs(exact)))) {
+        if (!(std::fabs(got - exact) <= tolerance * (1 + std::fabs(exact)))) {
           ++failures;
           std::printf("%s: position %lld head %lld dim %lld is %g, exactly %g\n", what.c_str(), static_cast<long long>(p),
                       static_cast<long long>(h), static_cast<long long>(d), got, exact);
@@ -278,16 +277,19 @@ void check_attention(const std::string& what, const AttentionCase& c, const std:
 }
 
 void test_attention(Runner& twin, Runner& runner, const std::string& name) {
+  constexpr auto kF32 = KvFormat::kF32, kF16 = KvFormat::kF16, kBf16 = KvFormat::kBf16, kQ8 = KvFormat::kQ8_0;
   const AttentionCase cases[] = {
-      {4, 1, 64, 0, 300, 32, true}, {3, 3, 16, 0, 70, 16, false},  {9, 3, 64, 100, 530, 32, false},
-      {12, 1, 32, 0, 40, 64, true}, {2, 2, 20, 33, 300, 32, false}, {8, 2, 256, 40, 90, 256, true},
+      {4, 1, 64, 0, 300, 32, kF16},  {3, 3, 16, 0, 70, 16, kF32},     {9, 3, 64, 100, 530, 32, kF32},
+      {12, 1, 32, 0, 40, 64, kF16},  {2, 2, 20, 33, 300, 32, kF32},   {8, 2, 256, 40, 90, 256, kF16},
+      {7, 1, 80, 0, 270, 32, kBf16}, {9, 3, 64, 100, 530, 32, kQ8},   {2, 2, 20, 33, 300, 32, kQ8},
+      {50, 1, 8, 0, 300, 32, kF16},  {4, 1, 256, 300, 600, 64, kQ8},  {1, 1, 1, 0, 40, 16, kBf16},
   };
   for (const AttentionCase& c : cases) {
     const auto q = random_floats(static_cast<size_t>(c.positions * c.heads * c.head_dim)),
                k = random_floats(static_cast<size_t>(c.positions * c.kv_heads * c.head_dim)),
                v = random_floats(static_cast<size_t>(c.positions * c.kv_heads * c.head_dim));
     const std::string what = name + " attention heads " + std::to_string(c.heads) + "/" + std::to_string(c.kv_heads) + " dim " +
-                             std::to_string(c.head_dim);
+                             std::to_string(c.head_dim) + " format " + std::to_string(static_cast<int>(c.format));
     const auto expected = run_attention(twin, c, q, k, v, c.positions);
     if (&twin == &runner) check_attention(what, c, q, k, v, expected);
     for (int64_t chunk : {1, 7, 64, 1000})

@@ -6,6 +6,7 @@ nor on the number of rows. All instruction sets give the same bits too.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import mmap
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pellucid import _native
 from pellucid.errors import UsageError
@@ -23,9 +25,12 @@ ACTIVATIONS: Final = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
 ROPE_ROWS: Final = 2048  # of a rotation table, to begin with
 ROPE_CHUNK: Final = 256  # positions that are added to a rotation table at a time
 EMBED_ROWS: Final = 64  # read from the file at a time
+CACHE_LINE: Final = 64
 PACK_BYTES: Final = 2 << 20  # of the file, packed at a time
 PACK_ROWS: Final = 32  # rows are packed in multiples of it
-KV_TYPES: Final[dict[str, type[np.generic]]] = {"f32": np.float32, "f16": np.uint16}  # float16 as its bits
+KV_TYPES: Final[dict[str, type[np.generic]]] = {  # 16-bit floats as their bits
+    "f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "q8_0": np.uint8,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,20 +78,24 @@ class RopeTable:
         self.version += 1
 
 
-def untouched(shape: tuple[int, ...], kind: type[np.generic]) -> Array:
-    """An uninitialised array whose memory is given in small pages, as they are written.
-
-    NumPy asks for huge pages for large arrays; of those 2 MiB a layer's few blocks fill a tenth at first.
-    """
-    count = math.prod(shape)
-    memory = mmap.mmap(-1, max(count * np.dtype(kind).itemsize, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_NOHUGEPAGE"):
-        memory.madvise(mmap.MADV_NOHUGEPAGE)
-    return np.frombuffer(memory, kind, count).reshape(shape)
+def untouched(num_bytes: int) -> NDArray[np.uint8]:
+    """Uninitialised bytes on huge pages where the system has them; it gives pages as they are written."""
+    memory = mmap.mmap(-1, max(num_bytes, 1), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them has small pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8, num_bytes)
 
 
 class KVCache:
-    """K [block][kv_head][position / 16][head_dim][16] and V [block][kv_head][position][head_dim padded to 16]."""
+    """K and V of all layers. One block's positions of all layers lie together, so that what is in use fills
+    whole pages; `keys[layer]` and `values[layer]` are views of that memory, [block, kv_head, ...]:
+
+    f32, f16, bf16: K [..., position / 16, head_dim, 16], V [..., position, head_dim padded to 16].
+    q8_0: blocks of 32 values along head_dim (the last one padded with zeros), each with a float16 scale:
+    K [..., position / 16, block, 544], V [..., position / 16, block * 544]; bytes as in native/kernels/attention.h.
+    UsageError: an unknown format or block size.
+    """
 
     def __init__(self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str) -> None:
         if kv_format not in KV_TYPES:
@@ -95,24 +104,36 @@ class KVCache:
             raise UsageError(f"block_size: expected 16, 32, 64, 128 or 256, got {block_size}")
         self.specs = specs
         self.num_blocks, self.block_size, self.kv_format = num_blocks, block_size, kv_format
-        kind = KV_TYPES[kv_format]
-        self.keys: list[Array] = []
-        self.values: list[Array] = []
-        for spec in specs:  # the system gives pages only where something is written
-            padded = (spec.head_dim + 15) // 16 * 16
-            heads = (num_blocks, spec.num_kv_heads)
-            self.keys.append(untouched((*heads, block_size // 16, spec.head_dim, 16), kind))
-            self.values.append(untouched((*heads, block_size, padded), kind))
+        self.format_number = list(KV_TYPES).index(kv_format)
+        kind = np.dtype(KV_TYPES[kv_format])
+        shapes = [shape for spec in specs for shape in _shapes(spec, block_size, kv_format)]
+        sizes = [-(-math.prod(shape) * kind.itemsize // CACHE_LINE) * CACHE_LINE for shape in shapes]
+        self.blocks = untouched(num_blocks * sum(sizes)).reshape(num_blocks, sum(sizes))
+        tensors: list[Array] = []
+        start = 0
+        for shape, size in zip(shapes, sizes, strict=True):
+            part = self.blocks[:, start : start + math.prod(shape) * kind.itemsize]
+            tensors.append(part.view(kind).reshape(num_blocks, *shape))
+            start += size
+        self.keys, self.values = tensors[::2], tensors[1::2]
 
     @property
     def num_bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in self.keys + self.values)
+        return self.blocks.nbytes
 
     def copy_blocks(self, pairs: Iterable[tuple[int, int]]) -> None:
         """Copy whole blocks, all layers: (source, destination), one pair after the other."""
         for source, destination in pairs:
-            for tensor in self.keys + self.values:
-                tensor[destination] = tensor[source]
+            self.blocks[destination] = self.blocks[source]
+
+
+def _shapes(spec: LayerSpec, block_size: int, kv_format: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """K and V of one block of one layer."""
+    heads, groups = spec.num_kv_heads, block_size // 16
+    if kv_format == "q8_0":
+        blocks = -(-spec.head_dim // 32)
+        return (heads, groups, blocks, 544), (heads, groups, blocks * 544)
+    return (heads, groups, spec.head_dim, 16), (heads, block_size, -(-spec.head_dim // 16) * 16)
 
 
 class CpuOps:
@@ -200,7 +221,7 @@ class CpuOps:
         self.runner.attention(
             q, k, v, cache.keys[layer], cache.values[layer],
             batch.positions, batch.slots, batch.sequence_ids, batch.block_tables,
-            spec.num_kv_heads, spec.head_dim, cache.block_size, spec.window or 0, scale, out,
+            spec.num_kv_heads, spec.head_dim, cache.block_size, spec.window or 0, scale, cache.format_number, out,
         )  # fmt: skip
         return out
 
