@@ -198,10 +198,10 @@ template <KvFormat F> void gather_block(const AttentionArgs& a, const Tile& tile
   }
   if (lo >= hi) lo = hi = stop;  // nothing is seen by all
   for (int i = 0; i < n; ++i)
-    gather_queries<F>(a, ws, at + i, 1, c, from[i] - start, least(to[i], lo) - start, false, weights);
+    if (from[i] < lo) gather_queries<F>(a, ws, at + i, 1, c, from[i] - start, least(to[i], lo) - start, false, weights);
   gather_queries<F>(a, ws, at, n, c, lo - start, hi - start, ahead, weights);
   for (int i = 0; i < n; ++i)
-    gather_queries<F>(a, ws, at + i, 1, c, most(from[i], hi) - start, to[i] - start, false, weights);
+    if (to[i] > hi) gather_queries<F>(a, ws, at + i, 1, c, most(from[i], hi) - start, to[i] - start, false, weights);
 }
 
 // Run `run` for all queries: their partial results in ws.partials. Queries that see nothing of it get a sum of 0.

@@ -111,7 +111,8 @@ class Runner:
         arg11: int,
         arg12: int,
         arg13: float,
-        arg14: NDArray[np.float32],
+        arg14: int,
+        arg15: NDArray[np.float32],
         /,
     ) -> None: ...
     def probe_read(self, arg: int, /) -> float:

@@ -58,7 +58,8 @@ class LLM:
         num_threads: default: the CPUs that this process may use.
         prefill_chunk: the most prompt tokens that one forward pass computes for a request; default 128.
         context_length: the most tokens of one sequence; default: the model's, or what the memory holds.
-        kv_format: "f32", "f16", or "auto": f32 for float checkpoints, f16 for quantised ones.
+        kv_format: "f32", "f16", "bf16", "q8_0" (int8 with a scale for each 32 values of a head), or "auto": f32
+            for float checkpoints, f16 for quantised ones.
         kv_memory: bytes for the KV cache; default: at most a quarter of the machine's memory, reserved but
         touched only where tokens are written.
         max_sequences: the most sequences that share a forward pass; default 64; more wait in line.

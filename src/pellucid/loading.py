@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pellucid.capacity import BYTES_OF_KV, Capacity, plan_capacity, usable_cpus
+from pellucid.capacity import KV_FORMATS, Capacity, plan_capacity, usable_cpus
 from pellucid.errors import UsageError
 from pellucid.info import automatic_kv_format, end_of_sequence_ids, weight_formats
 from pellucid.settings import DEFAULT, MACHINE, MODEL_FILE, Setting, Settings
@@ -52,7 +52,7 @@ class LoadOptions:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
                 kind = f"an int from 1 to {most}" if most else "an int of at least 1"
                 raise UsageError(f"{name}: expected {kind}, got {value!r}")
-        _one_of("kv_format", self.kv_format, ("auto", *BYTES_OF_KV))
+        _one_of("kv_format", self.kv_format, ("auto", *KV_FORMATS))
         _one_of("backend", self.backend, tuple(BACKENDS))
         if self.prefix_caching is not None and not isinstance(self.prefix_caching, bool):
             raise UsageError(f"prefix_caching: expected True or False, got {self.prefix_caching!r}")
@@ -162,7 +162,12 @@ def _settings(
             DEFAULT if automatic else options.origin,
             "auto: f32 for float weights, f16 for quantised ones" if automatic else "",
         ),
-        given("kv_memory", capacity.kv_bytes, MACHINE, "bytes reserved, touched as tokens are written"),
+        given(
+            "kv_memory",
+            capacity.kv_bytes,
+            MACHINE,
+            f"bytes reserved, touched as tokens are written: {capacity.bytes_per_token} a token",
+        ),
         given("max_sequences", options.max_sequences or DEFAULT_SEQUENCES),
         given("prefix_caching", options.prefix_caching is not False),
         Setting("eos_ids", eos_ids, MODEL_FILE, "tokenizer and generation_config"),

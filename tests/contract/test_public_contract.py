@@ -14,6 +14,7 @@ import pytest
 from tiny_checkpoints import make
 
 from pellucid import LLM
+from pellucid.capacity import KV_FORMATS
 
 THREADS = (1, 2)
 CHUNKS = (1, 7, 64, 256)
@@ -83,11 +84,11 @@ def check_settings(path, vocabulary, settings, **options):
 @pytest.mark.parametrize("quant", ["F32", "Q4_0"])
 @pytest.mark.parametrize("name", MODELS)
 def test_one_hash(folder, name, quant):
-    """Each value of each axis; float models in both KV formats, each with a hash of its own."""
+    """Each value of each axis, in every KV format; each has a hash of its own."""
     path = make(folder, name, "gguf", quant)
     settings = [(THREADS[i % 2], chunk) for i, chunk in enumerate(CHUNKS)] + [(2, 1)]
-    hashes = {kv: check_settings(path, 320, settings, kv_format=kv) for kv in ("f32", "f16")}
-    assert hashes["f32"] != hashes["f16"]
+    hashes = {kv: check_settings(path, 320, settings, kv_format=kv) for kv in KV_FORMATS}
+    assert len(set(hashes.values())) == len(KV_FORMATS)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3"])

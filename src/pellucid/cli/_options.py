@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from pellucid.capacity import BYTES_OF_KV
+from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console
 from pellucid.errors import UsageError
 from pellucid.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions
@@ -80,10 +80,10 @@ _LOAD_OPTIONS = (
     ),
     click.option(
         "--kv-format",
-        type=click.Choice(["auto", *BYTES_OF_KV]),
+        type=click.Choice(["auto", *KV_FORMATS]),
         default="auto",
         show_default=True,
-        help="K and V in memory; auto: f32 for float models, f16 for quantised ones.",
+        help="K and V in memory; auto: f32 for float models, f16 for quantised ones; q8_0: half of f16, less exact.",
     ),
     click.option(
         "--kv-memory",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console, _options
 from pellucid.loading import LoadOptions
 
@@ -60,7 +61,7 @@ Examples:
 @click.option("--threads", type=_Numbers(1), show_default="all CPUs", help="Numbers of threads.")
 @click.option("--chunk", type=click.IntRange(1), show_default="128", help="Most prompt tokens of a pass.")
 @click.option(
-    "--kv-format", type=click.Choice(["auto", "f32", "f16"]), show_default="auto", help="K and V in memory."
+    "--kv-format", type=click.Choice(["auto", *KV_FORMATS]), show_default="auto", help="K and V in memory."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(

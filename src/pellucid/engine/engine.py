@@ -29,10 +29,10 @@ __all__ = ["Engine", "Request", "TokenEvent"]
 
 
 class Engine:
-    """num_blocks blocks of block_size positions hold the keys and values of all sequences, as kv_format "f32"
-    or "f16". A pass computes at most prefill_chunk rows of sequences that are catching up, and one row (and
-    its drafts) of every other, of at most max_sequences sequences at once; more requests wait, first come
-    first served.
+    """num_blocks blocks of block_size positions hold the keys and values of all sequences in kv_format, one of
+    `ops.base.KV_FORMATS`. A pass computes at most prefill_chunk rows of sequences that are catching up, and one
+    row (and its drafts) of every other, of at most max_sequences sequences at once; more requests wait, first
+    come first served.
 
     context_length: the longest sequence, prompt and output. None: the model's, or what the blocks hold if
     that is less. UsageError if it is more than either.

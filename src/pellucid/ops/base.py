@@ -7,10 +7,13 @@ batch that it shares. To add a backend, write one file with a class of this prot
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from pellucid.types import Batch, Float32, Int32, LayerSpec
 from pellucid.weights.tensor import Tensor
+
+# Of K and V: as in capacity.py, which must not import NumPy, and in the order of KvFormat in native/kernels/attention.h.
+KV_FORMATS: Final = ("f32", "f16", "bf16", "q8_0")
 
 
 class Ops(Protocol):
@@ -29,7 +32,7 @@ class Ops(Protocol):
         scale."""
 
     def kv_cache(self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str) -> Any:
-        """K and V tensors for all layers: kv_format "f32" or "f16". Memory is touched only where written."""
+        """K and V tensors for all layers: kv_format of KV_FORMATS. Memory is touched only where written."""
 
     def replaying(self, model: Any) -> Any:
         """The model in the fastest form that this backend has for passes of a shape that comes again: the

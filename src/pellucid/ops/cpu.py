@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pellucid import _native
 from pellucid.errors import UsageError
+from pellucid.ops.base import KV_FORMATS
 from pellucid.types import Array, Batch, Float32, Int32, LayerSpec
 from pellucid.weights.tensor import Tensor
 
@@ -104,7 +105,7 @@ class KVCache:
             raise UsageError(f"block_size: expected 16, 32, 64, 128 or 256, got {block_size}")
         self.specs = specs
         self.num_blocks, self.block_size, self.kv_format = num_blocks, block_size, kv_format
-        self.format_number = list(KV_TYPES).index(kv_format)
+        self.format_number = KV_FORMATS.index(kv_format)
         kind = np.dtype(KV_TYPES[kv_format])
         shapes = [shape for spec in specs for shape in _shapes(spec, block_size, kv_format)]
         sizes = [-(-math.prod(shape) * kind.itemsize // CACHE_LINE) * CACHE_LINE for shape in shapes]

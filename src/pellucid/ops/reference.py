@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import UsageError
+from pellucid.ops.base import KV_FORMATS
 from pellucid.types import Batch, Float32, Int32, LayerSpec
 from pellucid.weights.tensor import Tensor
 
@@ -42,20 +43,20 @@ class RopeTable:
 
 
 class ReferenceCache:
-    """K and V of all layers: [slots, kv_heads, head_dim] each, where slot = block_id * block_size +
-    offset."""
+    """K and V of all layers, [slots, kv_heads, head_dim] each, where slot = block_id * block_size + offset:
+    float16 for f16, else float32. The values are rounded to kv_format; bf16 and q8_0 save no memory here."""
 
     def __init__(self, specs: list[LayerSpec], num_blocks: int, block_size: int, kv_format: str) -> None:
-        formats = {"f32": np.float32, "f16": np.float16}
-        if kv_format not in formats:
-            raise UsageError(f"kv_format: expected one of {', '.join(formats)}, found {kv_format!r}")
+        if kv_format not in KV_FORMATS:
+            raise UsageError(f"kv_format: expected one of {', '.join(KV_FORMATS)}, found {kv_format!r}")
         self.specs = specs
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self.dtype = np.dtype(formats[kv_format])
+        self.kv_format = kv_format
         slots = num_blocks * block_size
-        self.keys = [np.zeros((slots, s.num_kv_heads, s.head_dim), self.dtype) for s in specs]
-        self.values = [np.zeros((slots, s.num_kv_heads, s.head_dim), self.dtype) for s in specs]
+        kind = np.float16 if kv_format == "f16" else np.float32
+        self.keys = [np.zeros((slots, s.num_kv_heads, s.head_dim), kind) for s in specs]
+        self.values = [np.zeros((slots, s.num_kv_heads, s.head_dim), kind) for s in specs]
 
     @property
     def num_bytes(self) -> int:
@@ -154,10 +155,14 @@ class ReferenceOps:
         spec = cache.specs[layer]
         keys, values = cache.keys[layer], cache.values[layer]
         shape = (len(q), spec.num_kv_heads, spec.head_dim)
-        keys[batch.slots], values[batch.slots] = k.reshape(shape), v.reshape(shape)
+        keys[batch.slots] = round_to_kv_format(k.reshape(shape), cache.kv_format)
+        values[batch.slots] = round_to_kv_format(v.reshape(shape), cache.kv_format)
         grouped = q.reshape(
             len(q), spec.num_kv_heads, -1, spec.head_dim
         )  # heads that share one key head together
+        queries: NDArray[np.floating] = grouped
+        if cache.kv_format == "q8_0":
+            queries = round_to_int8(q.reshape(-1, spec.head_dim)).reshape(grouped.shape)
         out = np.empty_like(grouped)
         for row in range(len(q)):
             position = int(batch.positions[row])
@@ -167,7 +172,7 @@ class ReferenceOps:
             slots = blocks[visible // cache.block_size] * cache.block_size + visible % cache.block_size
             for head in range(spec.num_kv_heads):
                 out[row, head] = attend(
-                    grouped[row, head], keys[slots, head], values[slots, head], first, scale
+                    queries[row, head], keys[slots, head], values[slots, head], first, scale
                 )
         return out.reshape(q.shape)
 
@@ -199,8 +204,38 @@ def round_to_int8(x: Float32) -> Float64:
     return rounded.reshape(padded.shape)[:, :inputs]
 
 
+def round_to_kv_format(x: Float32, kv_format: str) -> Float32:
+    """x [..., head_dim] as the cache holds it.
+
+    q8_0: in each block of 32 values q * scale, where scale is max|x| / 127 rounded to float16 and q the nearest
+    integer to x * (1 / scale), ties to even, at most 127.
+    """
+    if kv_format == "f16":
+        with np.errstate(over="ignore"):  # beyond 65504 it is infinity
+            return x.astype(np.float16).astype(np.float32)
+    if kv_format == "bf16":
+        bits = np.ascontiguousarray(x).view(np.uint32)
+        rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)
+        return np.where(np.isnan(x), x, rounded.view(np.float32))
+    if kv_format == "f32":
+        return x
+    size = x.shape[-1]
+    padded = np.zeros((*x.shape[:-1], -(-size // 32) * 32), np.float32)
+    padded[..., :size] = x
+    blocks = padded.reshape(*x.shape[:-1], -1, 32)
+    largest = np.abs(blocks).max(axis=-1, keepdims=True)
+    scale = round_to_kv_format(largest / np.float32(127), "f16")
+    inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
+    out = np.clip(np.rint(blocks * inverse), -127, 127) * scale
+    return np.asarray(out.reshape(padded.shape)[..., :size], np.float32)
+
+
 def attend(
-    q: Float32, keys: NDArray[np.floating], values: NDArray[np.floating], first: int, scale: float
+    q: NDArray[np.floating],
+    keys: NDArray[np.floating],
+    values: NDArray[np.floating],
+    first: int,
+    scale: float,
 ) -> Float64:
     """Softmax attention of some heads over the keys at positions first, first + 1, ...
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pellucid import _native
+from pellucid.capacity import KV_FORMATS
 from pellucid.errors import UsageError
 from pellucid.ops.cpu import CpuOps, RopeTable
 from pellucid.ops.reference import ReferenceOps
@@ -127,7 +128,7 @@ def test_embed_reads_rows_of_the_file(label: str) -> None:
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("kv_format", ["f32", "f16"])
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "window"), [(4, 1, 64, None), (6, 3, 20, 50), (10, 1, 16, 300)]
 )

@@ -8,6 +8,7 @@ import gguf
 import numpy as np
 import pytest
 
+from pellucid.capacity import KV_FORMATS
 from pellucid.errors import UsageError
 from pellucid.ops.reference import ReferenceOps, round_to_int8
 from pellucid.types import Batch, LayerSpec
@@ -111,8 +112,31 @@ def test_rope_turns_complex_numbers(interleaved, rotary):
             np.testing.assert_array_equal(a[rotary:], b[rotary:])
 
 
+def rounded(x, kv_format):
+    """One value, or one block of at most 32, at a time; q8_0 by the format's definition in Python's integers."""
+    if kv_format == "f16":
+        return x.astype(np.float16).astype(float)
+    if kv_format == "bf16":  # between the two neighbours with 8 bits, the nearer one, or the even one
+        low = (x.view(np.uint32) & 0xFFFF0000).view(np.float32).astype(float)
+        high = ((x.view(np.uint32) & 0xFFFF0000) + 0x10000).view(np.float32).astype(float)
+        even = (x.view(np.uint32) >> 16 & 1) == 0
+        nearer = np.abs(x - low) < np.abs(high - x)
+        return np.where(nearer | ((np.abs(x - low) == np.abs(high - x)) & even), low, high)
+    if kv_format == "f32":
+        return x.astype(float)
+    out = np.zeros(x.shape)
+    for index in np.ndindex(x.shape[:-1]):
+        for start in range(0, x.shape[-1], 32):
+            block = x[index][start : start + 32]
+            scale = np.float32(np.float16(np.abs(block).max() / np.float32(127)))
+            for i, value in enumerate(block):
+                q = round(float(value * (np.float32(1) / scale)))  # ties to even
+                out[index][start + i] = max(-127, min(127, q)) * float(scale)
+    return out
+
+
 @pytest.mark.parametrize("window", [None, 1, 5, 300])
-@pytest.mark.parametrize("kv_format", ["f32", "f16"])
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
 def test_attention_is_softmax_over_the_window(window, kv_format):
     """270 positions, so two runs; two query heads a key head; a softmax written out in one piece."""
     n, kv_heads, group, dim = 270, 2, 2, 4
@@ -123,9 +147,9 @@ def test_attention_is_softmax_over_the_window(window, kv_format):
     slots = order[positions // 32] * 32 + positions % 32
     batch = Batch(positions, positions, slots, np.zeros(n, np.int32), order[None], positions)
     found = ops.attention(q, k, v, cache, 0, batch, 0.7).reshape(n, kv_heads * group, dim)
-    rounded = np.float16 if kv_format == "f16" else np.float32
-    keys = k.astype(rounded).astype(float).reshape(n, kv_heads, dim)
-    values = v.astype(rounded).astype(float).reshape(n, kv_heads, dim)
+    keys, values = (rounded(x.reshape(n, kv_heads, dim), kv_format) for x in (k, v))
+    if kv_format == "q8_0":
+        q = round_to_int8(q.reshape(-1, dim)).reshape(q.shape)
     for i in (0, 1, 4, 5, 6, 255, 256, 257, 269):
         first = 0 if window is None else max(0, i - window + 1)
         for head in range(kv_heads * group):
