@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 from pellucid.types import Batch, Float32, Int32, LayerSpec
 from pellucid.weights.tensor import Tensor
 
-# Of K and V: as in capacity.py, which must not import NumPy, and in the order of KvFormat in native/kernels/attention.h.
+# Of K and V: as in capacity.py, which must not import NumPy; in the order of KvFormat in kernels/attention.h.
 KV_FORMATS: Final = ("f32", "f16", "bf16", "q8_0")
 
 

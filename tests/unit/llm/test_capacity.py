@@ -4,7 +4,7 @@ from pellucid.capacity import kv_bytes_per_token, plan_capacity
 from pellucid.errors import UsageError
 from pellucid.types import LayerSpec
 
-LAYERS = [LayerSpec(2, 8)] * 3  # K and V: 2 * 2 * 8 * 3 = 96 numbers a token
+LAYERS = [LayerSpec(1, 16)] * 3  # K and V: 2 * 16 * 3 = 96 numbers a token
 GB = 1 << 30
 
 
@@ -22,6 +22,9 @@ def plan(model_context=100, **options):
 
 def test_bytes_per_token():
     assert kv_bytes_per_token(LAYERS, "f32") == 2 * kv_bytes_per_token(LAYERS, "f16") == 96 * 4
+    assert kv_bytes_per_token(LAYERS, "bf16") == 96 * 2
+    assert kv_bytes_per_token(LAYERS, "q8_0") == 3 * 2 * 34  # 16 values padded to one block of 32
+    assert kv_bytes_per_token([LayerSpec(3, 20)], "f16") == 3 * (20 + 32) * 2  # V is padded to 16
 
 
 def test_the_models_own_context_when_it_fits():
