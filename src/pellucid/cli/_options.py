@@ -81,9 +81,11 @@ _LOAD_OPTIONS = (
     click.option(
         "--kv-format",
         type=click.Choice(["auto", *KV_FORMATS]),
+        metavar="FORMAT",
         default="auto",
         show_default=True,
-        help="K and V in memory; auto: f32 for float models, f16 for quantised ones; q8_0: half of f16, less exact.",
+        help="K and V in memory: f32, f16, bf16, q8_0 (half of f16, less exact), or auto: f32 for float models, "
+        "f16 for quantised ones.",
     ),
     click.option(
         "--kv-memory",

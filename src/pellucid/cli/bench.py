@@ -61,7 +61,11 @@ Examples:
 @click.option("--threads", type=_Numbers(1), show_default="all CPUs", help="Numbers of threads.")
 @click.option("--chunk", type=click.IntRange(1), show_default="128", help="Most prompt tokens of a pass.")
 @click.option(
-    "--kv-format", type=click.Choice(["auto", *KV_FORMATS]), show_default="auto", help="K and V in memory."
+    "--kv-format",
+    type=click.Choice(["auto", *KV_FORMATS]),
+    metavar="FORMAT",
+    show_default="auto",
+    help="K and V in memory: auto, f32, f16, bf16 or q8_0.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(

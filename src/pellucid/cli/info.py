@@ -8,6 +8,7 @@ import textwrap
 
 import click
 
+from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console, _options
 from pellucid.loading import DEFAULT_MODEL
 
@@ -28,10 +29,11 @@ Examples:
 )
 @click.option(
     "--kv-format",
-    type=click.Choice(["auto", "f32", "f16"]),
+    type=click.Choice(["auto", *KV_FORMATS]),
+    metavar="FORMAT",
     default="auto",
     show_default=True,
-    help="Format of K and V to reckon with.",
+    help="K and V to reckon with: auto, f32, f16, bf16 or q8_0.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(model: str, context: int | None, kv_format: str, as_json: bool) -> None:
