@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UnsupportedModelError,
         UsageError,
     )
+    from pellucid.generation import Generation
     from pellucid.info import ModelInfo, inspect_model
     from pellucid.llm import LLM
     from pellucid.outputs import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     )
     from pellucid.sampling.params import SamplingParams
     from pellucid.settings import Setting, Settings
+    from pellucid.steps import Candidate, Step, StepRecord
     from pellucid.stream import Stream
     from pellucid.text.answers.spans import ToolCall
     from pellucid.text.tokenizer import Tokenizer, load_tokenizer
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "Alternative",
+    "Candidate",
     "ChatAnswer",
     "ChatChunk",
     "ChatFileError",
@@ -57,6 +60,7 @@ __all__ = [
     "ContextOverflowError",
     "Counts",
     "DownloadError",
+    "Generation",
     "GenerationResult",
     "ModelFileError",
     "ModelInfo",
@@ -66,6 +70,8 @@ __all__ = [
     "SamplingParams",
     "Setting",
     "Settings",
+    "Step",
+    "StepRecord",
     "Stream",
     "TemplateError",
     "Timings",
@@ -87,6 +93,8 @@ _HOMES = {
     "ToolCall": "text.answers.spans",
     **dict.fromkeys(("ChatAnswer", "ChatChunk"), "chat_answer"),
     "SamplingParams": "sampling.params",
+    "Generation": "generation",
+    **dict.fromkeys(("Candidate", "Step", "StepRecord"), "steps"),
     "Stream": "stream",
     "Tokenizer": "text.tokenizer",
     "load_tokenizer": "text.tokenizer",

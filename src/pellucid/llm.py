@@ -12,22 +12,27 @@ from pellucid.driver import Driver
 from pellucid.errors import UsageError
 from pellucid.loading import DEFAULT_MODEL, Loaded, LoadOptions, load
 from pellucid.outputs import GenerationResult
-from pellucid.prompts import check_flag, check_template_variables, check_token_ids, split_prompts
+from pellucid.prompts import (
+    check_flag,
+    check_salt,
+    check_template_variables,
+    check_token_ids,
+    split_prompts,
+)
+from pellucid.sessions import Sessions
 from pellucid.settings import Setting, Settings
 from pellucid.stream import Stream
 
 if TYPE_CHECKING:
-    from pellucid.chat_session import ChatSession
     from pellucid.fetch.progress import Progress
     from pellucid.info import ModelInfo
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.text.tokenizer import Tokenizer
-    from pellucid.text.tool_schema import Tool
     from pellucid.types import Float32
 
 
-class LLM:
+class LLM(Sessions):
     """A loaded model.
 
         llm = LLM("smollm2-135m-instruct")
@@ -128,6 +133,7 @@ class LLM:
         *,
         model_defaults: bool = False,
         parse_special: bool = False,
+        cache_salt: str | None = None,
         **overrides: Any,
     ) -> GenerationResult | list[GenerationResult]:
         """Continue a prompt, or each of a list of prompts, whose forward passes are shared.
@@ -137,6 +143,7 @@ class LLM:
         its own. Without any: greedy, until the end of the sequence or of the context.
         model_defaults: start from the sampling values that the model's author recommends.
         parse_special: text such as "<|im_start|>" becomes control tokens; otherwise it stays text.
+        cache_salt: computed prefixes are shared with requests of the same salt only (one for each tenant).
 
         Without max_tokens it goes on until the model ends the text or the context is full (finish_reason
         "eos" or "context"). A max_tokens that the context cannot hold is an error, told at once.
@@ -153,7 +160,7 @@ class LLM:
         self._need()
         driver = self._driver
         requests = [
-            self._prepare(each, which, model_defaults, parse_special, overrides)
+            self._prepare(each, which, model_defaults, parse_special, overrides, cache_salt=cache_salt)
             for each, which in zip(prompts, chosen, strict=True)
         ]
         try:
@@ -177,6 +184,7 @@ class LLM:
         *,
         model_defaults: bool = False,
         parse_special: bool = False,
+        cache_salt: str | None = None,
         **overrides: Any,
     ) -> Stream:
         """Continue one prompt, chunk by chunk as it is computed. Arguments and errors: those of `generate`.
@@ -186,7 +194,9 @@ class LLM:
         prompts, several = split_prompts(prompt)
         if several:
             raise UsageError("stream takes one prompt; for several, use generate, or one stream for each")
-        request = self._prepare(prompts[0], params, model_defaults, parse_special, overrides, streamed=True)
+        request = self._prepare(
+            prompts[0], params, model_defaults, parse_special, overrides, streamed=True, cache_salt=cache_salt
+        )
         self._driver.add(request)
         return Stream(request, self._driver)
 
@@ -220,47 +230,6 @@ class LLM:
         """`chat`, as a stream."""
         ids = self.render_chat(messages, **check_template_variables(template_variables))
         return self.stream(ids, params, model_defaults=model_defaults, **overrides)
-
-    def chat_session(
-        self,
-        *,
-        system: str | None = None,
-        tools: Sequence[Tool] | None = None,
-        template_variables: Mapping[str, Any] | None = None,
-        params: SamplingParams | None = None,
-        model_defaults: bool = False,
-        **overrides: Any,
-    ) -> ChatSession:
-        """A conversation over many turns, of which each costs its new tokens: see `ChatSession`.
-
-        system: the system message. tools: Python functions with annotations and a docstring, or JSON schemas.
-        template_variables: further variables of the template. params, model_defaults, overrides: as of `generate`, for
-        every answer.
-        Errors: UsageError; TemplateError: no template, or one that ignores the system message or the tools.
-        """
-        from pellucid.chat_session import ChatSession
-
-        return ChatSession(
-            self,
-            system=system,
-            tools=tools,
-            template_variables=template_variables,
-            params=params,
-            model_defaults=model_defaults,
-            **overrides,
-        )
-
-    def restore_chat(
-        self, path: str | os.PathLike[str], *, tools: Sequence[Tool] | None = None
-    ) -> ChatSession:
-        """A conversation that `ChatSession.save` wrote, with its branches and sampling parameters.
-
-        tools: the functions that were its tools, for `run_tools`; their schemas must be the saved ones.
-        Errors: ChatFileError (unreadable, damaged, of another model), UsageError (other tools).
-        """
-        from pellucid.chat_save import restore
-
-        return restore(self, path, tools)
 
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """The token ids that `chat` would continue from."""
@@ -329,6 +298,7 @@ class LLM:
         parse_special: bool,
         overrides: Mapping[str, Any],
         streamed: bool = False,
+        cache_salt: str | None = None,
     ) -> RunningRequest:
         """Checked and tokenised, not yet in the engine."""
         from pellucid.running import RunningRequest
@@ -342,9 +312,16 @@ class LLM:
             text, ids = None, prompt
         seconds = perf_counter() - start
         chosen, settings = self._resolve(params, overrides, model_defaults)
-        self._check(ids, loaded, {"min_tokens": chosen.min_tokens, "max_tokens": chosen.max_tokens or 1})
+        self._check_room(ids, chosen)
         merged = loaded.settings.merged(settings)
-        return RunningRequest(text, ids, chosen, loaded.tokenizer, merged, seconds, streamed)
+        salt = check_salt(cache_salt)
+        return RunningRequest(text, ids, chosen, loaded.tokenizer, merged, seconds, streamed, salt)
+
+    def _check_room(self, ids: Sequence[int], params: SamplingParams) -> None:
+        """Errors: the prompt, or it and what must follow, do not fit."""
+        self._check(
+            ids, self._need(), {"min_tokens": params.min_tokens, "max_tokens": params.max_tokens or 1}
+        )
 
     def _resolve(
         self, params: SamplingParams | None, overrides: Mapping[str, Any], model_defaults: bool
@@ -359,6 +336,10 @@ class LLM:
     def _check(self, ids: Sequence[int], loaded: Loaded, following: Mapping[str, int] | None) -> None:
         context, longest = loaded.capacity.context_length, loaded.model.context_length
         check_token_ids(ids, loaded.model.vocabulary_size, context, longest, following)
+
+    def _open_driver(self) -> Driver:
+        self._need()
+        return self._driver
 
     def _need(self) -> Loaded:
         if self._loaded is None:

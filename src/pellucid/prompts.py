@@ -71,6 +71,22 @@ def check_flag(name: str, value: Any) -> None:
         raise UsageError(f"{name}: expected True or False, got {_kind(value)}")
 
 
+def check_salt(salt: Any) -> str | None:
+    """UsageError: neither a text nor None."""
+    if salt is not None and not isinstance(salt, str):
+        raise UsageError(f"cache_salt: expected a text or None, got {_kind(salt)}")
+    return salt
+
+
+def is_messages(prompt: Any) -> bool:
+    """Whether this is a chat: a list of mappings, at least one."""
+    return (
+        isinstance(prompt, list | tuple)
+        and len(prompt) > 0
+        and all(isinstance(item, Mapping) for item in prompt)
+    )
+
+
 def check_template_variables(variables: Any) -> Mapping[str, Any]:
     """Further variables of a chat template, none: {}. UsageError: no mapping, or a name that is taken."""
     if variables is None:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 from pellucid.errors import PellucidError
 from pellucid.outputs import Alternative, Chunk, Counts, GenerationResult, Sample, Timings, TokenLogprobs
 from pellucid.settings import Settings
-from pellucid.text.detokenizer import Detokenizer
-from pellucid.text.stop import StopStrings
+from pellucid.text.continuation import ContinuationText
 
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
@@ -23,37 +22,20 @@ class _RunningSample:
 
     def __init__(self, index: int, tokenizer: Tokenizer, params: SamplingParams) -> None:
         self.index = index
-        # The text goes on the prompt: a space at its start is part of it.
-        self.detokenizer = Detokenizer(tokenizer, skip_special=True, continues=True)
-        self.stops = StopStrings(params.stop) if params.stop else None
+        self.continuation = ContinuationText(tokenizer, params.stop)
         self.token_ids: list[int] = []
         self.text: list[str] = []
         self.logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []
         self.finish_reason: str | None = None
-        self.stop_string: str | None = None
         self.stop_id: int | None = None
+
+    @property
+    def stop_string(self) -> str | None:
+        return self.continuation.stop_string
 
     @property
     def stop_match(self) -> str | int | None:
         return self.stop_string if self.stop_string is not None else self.stop_id
-
-    def read(self, token_id: int) -> str:
-        """The text that this token makes certain; sets `stop_string` where a stop string is complete."""
-        delta = self.detokenizer.push(token_id)
-        return self._search(delta)
-
-    def flush(self) -> str:
-        """What is still held back, at the end: an unfinished character, the beginning of a stop string."""
-        text = self._search(self.detokenizer.finish())
-        if self.stops is not None and self.stop_string is None:
-            text += self.stops.finish()
-        return text
-
-    def _search(self, delta: str) -> str:
-        if self.stops is None or not delta:
-            return delta
-        safe, self.stop_string = self.stops.push(delta)
-        return safe
 
     def result(self) -> Sample:
         text = "".join(self.text)
@@ -112,12 +94,12 @@ class RunningRequest:
         if event.token_id is not None:
             sample.token_ids.append(event.token_id)
             if reason not in ("eos", "stop"):  # the text shows no ending token
-                text = sample.read(event.token_id)
+                text = sample.continuation.push(event.token_id)
             logprobs = self._logprobs(event)
             if sample.logprobs is not None and logprobs is not None:
                 sample.logprobs.append(logprobs)
         if reason is not None and sample.stop_string is None:
-            text += sample.flush()
+            text += sample.continuation.flush()
         if sample.stop_string is not None:
             reason = "stop"
         elif reason == "stop":
@@ -129,7 +111,7 @@ class RunningRequest:
         """End every sample that is still running; its text so far stays."""
         for sample in self._samples:
             if sample.finish_reason is None:
-                sample.text.append(text := sample.flush())
+                sample.text.append(text := sample.continuation.flush())
                 sample.finish_reason = reason
                 if self._keep_chunks:
                     self.chunks.append(Chunk(text, None, sample.index, None, None, reason, sample.stop_match))
@@ -164,7 +146,7 @@ class RunningRequest:
             return None
         return TokenLogprobs(
             token,
-            self._token_text(token),
+            self._tokenizer.token_text(token),
             found.raw,
             found.processed,
             self._alternatives(found.top_raw),
@@ -172,14 +154,7 @@ class RunningRequest:
         )
 
     def _alternatives(self, pairs: tuple[tuple[int, float], ...]) -> tuple[Alternative, ...]:
-        return tuple(Alternative(token, self._token_text(token), value) for token, value in pairs)
-
-    def _token_text(self, token_id: int) -> str:
-        """What the token adds to a text; its piece where that is no whole characters, or nothing."""
-        try:
-            return self._tokenizer.token_bytes(token_id).decode("utf-8") or self._tokenizer.piece(token_id)
-        except UnicodeDecodeError:
-            return self._tokenizer.piece(token_id)
+        return tuple(Alternative(token, self._tokenizer.token_text(token), value) for token, value in pairs)
 
     def result(self) -> GenerationResult:
         samples = [sample.result() for sample in self._samples]

@@ -52,6 +52,16 @@ class Evaluation:
         self.error: Exception | None = None
         self.done = False
 
+    def last_row(self, logits: Float32) -> Float32:
+        """The last of these rows, to be kept: read-only."""
+        if self.rows is not None and len(self.rows) == 1:
+            row: Float32 = self.rows[0]
+            self.rows.flags.writeable = False
+        else:
+            row = logits[-1].copy()
+        row.flags.writeable = False
+        return row
+
 
 class Held:
     """One held sequence. Made by `Driver.hold` (or `HeldSequences.hold`), evaluated by `Driver.evaluate`.
@@ -237,7 +247,7 @@ class HeldSequences:
         if stop == sequence.num_tokens or evaluation.error is not None:
             self._end(evaluation)
             if evaluation.error is None:
-                evaluation.held.logits = logits[-1].copy()
+                evaluation.held.logits = evaluation.last_row(logits)
         return True
 
     def cancel(self, evaluation: Evaluation) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from pellucid.decoding.base import DecodingStrategy, strategies
+from pellucid.engine.ending import Ending
 from pellucid.engine.request import Request, TokenEvent
 from pellucid.engine.sequence import Sequence
 from pellucid.sampling.sampler import Choice, Logprobs
@@ -20,48 +19,24 @@ class LiveRequest:
     request: Request
     strategy: DecodingStrategy
     sequences: list[Sequence]
-    max_tokens: int
-    context_length: int
-    eos_ids: frozenset[int]
-    stop_token_ids: frozenset[int]
+    ending: Ending
     forked: bool
 
     @classmethod
     def of(cls, request: Request, context_length: int) -> LiveRequest:
         params = request.params
-        eos_ids = frozenset() if params.ignore_eos else request.stop_ids
-        stop_ids = np.array(sorted(eos_ids.union(params.stop_token_ids)), np.int32)
+        ending = Ending.of(params, request.stop_ids, context_length)
         sequence = Sequence(
-            request.prompt_ids, request_id=request.request_id, stop_ids=stop_ids, salt=request.salt
+            request.prompt_ids, request_id=request.request_id, stop_ids=ending.stop_ids, salt=request.salt
         )
-        return cls(
-            request,
-            strategies[request.strategy](params, request.seed),
-            [sequence],
-            params.max_tokens if params.max_tokens is not None else context_length,
-            context_length,
-            eos_ids,
-            frozenset(params.stop_token_ids),
-            forked=params.n == 1,
-        )
-
-    def finish_reason(self, sequence: Sequence, token: int) -> str | None:
-        """Why the sequence ends with `token`, just appended; None: it goes on."""
-        if token in self.eos_ids:
-            return "eos"
-        if token in self.stop_token_ids:
-            return "stop"
-        if sequence.num_generated >= self.max_tokens:
-            return "length"
-        if sequence.num_tokens >= self.context_length:
-            return "context"
-        return None
+        strategy = strategies[request.strategy](params, request.seed)
+        return cls(request, strategy, [sequence], ending, forked=params.n == 1)
 
     def append(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> TokenEvent:
         """One chosen token joins the sequence."""
         position = sequence.num_tokens
         sequence.append(token)
-        reason = self.finish_reason(sequence, token)
+        reason = self.ending.reason(token, sequence.num_generated, sequence.num_tokens)
         return TokenEvent(
             sequence.request_id,
             sequence.sample_index,
@@ -76,7 +51,7 @@ class LiveRequest:
 
     def drafts(self, sequence: Sequence, vocabulary_size: int) -> list[int]:
         """What the strategy proposes where the next pass begins at the last token: no more than could be used."""
-        longest = min(self.context_length, sequence.num_prompt + self.max_tokens)
+        longest = min(self.ending.context_length, sequence.num_prompt + self.ending.max_tokens)
         room = longest - sequence.num_tokens - 1
         if sequence.num_behind > 1 or not self.forked or room <= 0:
             return []

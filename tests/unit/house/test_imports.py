@@ -19,8 +19,9 @@ PLAIN = {"types", "errors", "registry"}
 # Plain data and checks of the front door: what a caller gives, what a caller gets, where a setting came from.
 VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve", "turn"}
 # The front door itself: it ties engine, text, weights, models and ops together.
-FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "generation"}
+FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
+FRONT |= {"generation", "steps", "branches", "plan", "output_log", "session_file", "session_save"}
 INSIDE = {
     "engine",
     "sampling",
