@@ -68,6 +68,7 @@ __all__ = [
     "PellucidError",
     "Sample",
     "SamplingParams",
+    "SessionFileError",
     "Setting",
     "Settings",
     "Step",

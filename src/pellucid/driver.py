@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from pellucid.engine.engine import Engine, Request
 from pellucid.engine.held import Evaluation, Held, Rows
+from pellucid.engine.snapshot import Snapshot, block_bytes, put_back, take_snapshot
 from pellucid.interrupts import HeldInterrupts
 from pellucid.turn import Turn
 
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
     from pellucid.running import RunningRequest
-    from pellucid.types import Float32
+    from pellucid.types import Bytes, Float32
 
 
 class Driver:
@@ -97,6 +98,20 @@ class Driver:
                     self._held.cancel(evaluation)
             raise
         return [evaluation.rows for evaluation in evaluations if evaluation.rows is not None]
+
+    def snapshot(self, held: Sequence[Held]) -> Snapshot:
+        """A copy of their keys and values. UsageError: one is closed, or being evaluated."""
+        with self._exclusive():
+            return take_snapshot(self._engine, held)
+
+    def put_back(self, held: Held, table: Sequence[int], num_computed: int, arrays: Sequence[Bytes]) -> None:
+        """What `snapshot` gave of a sequence, to one of the same tokens that is new."""
+        with self._exclusive():
+            put_back(self._engine, held, table, num_computed, arrays)
+
+    def block_bytes(self) -> list[int]:
+        """Bytes of one block in each tensor of the KV cache."""
+        return block_bytes(self._engine.cache)
 
     def _advance_evaluation(self, evaluation: Evaluation) -> None:
         with self._lock:

@@ -67,3 +67,9 @@ class ChatFileError(PellucidError, ValueError):
     """A saved conversation cannot be read or written, is damaged, or is of another model."""
 
     exit_code = 2
+
+
+class SessionFileError(PellucidError, ValueError):
+    """A saved session cannot be read or written, is damaged, or is of another model, tokenizer or KV format."""
+
+    exit_code = 2

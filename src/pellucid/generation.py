@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ class Generation:
         self._plan = plan
         self._prompt = prompt
         self._tokenizer = llm.tokenizer
+        self.extra: Any = None  # what `save` was given beside the generation
+        self.restored: list[
+            Generation
+        ] = []  # the other branches of its file: held here, or they would be gone
         self._log = log if log is not None else OutputLog(llm.tokenizer, held, plan)
         self._pending: Step | None = None
         self.edition = 0  # grows with every change: a Step of an earlier one is past
@@ -275,6 +280,17 @@ class Generation:
     def walk(self) -> Iterator[Generation]:
         """This generation and all forked from it, parents first."""
         return (branch.generation for branch in self.branch.walk() if branch.generation is not None)
+
+    def save(
+        self, path: str | os.PathLike[str], *, extra: Mapping[str, Any] | None = None, only_this: bool = False
+    ) -> None:
+        """Tokens, parameters, keys and values of this generation and all branches of its tree (only_this: of this one
+        alone) in one file; `LLM.restore` goes on with the same bits and computes nothing again. extra: plain JSON data
+        of your own. The file appears whole or not at all; docs/session-file.md describes it.
+        Errors: SessionFileError (it cannot be written; what was there is unchanged), UsageError (extra)."""
+        from pellucid.session_save import save
+
+        save(self, path, extra, only_this=only_this)
 
     def close(self) -> None:
         """Gives its memory back; done by itself where the last reference is dropped."""

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from pellucid.prompts import check_flag
+
 if TYPE_CHECKING:
     from pellucid.chat_session import ChatSession
     from pellucid.generation import Generation
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 class Sessions:
     """Inherited by `LLM`, and by nothing else."""
+
+    _fingerprint: dict[str, str | int] | None = None
 
     def begin(
         self,
@@ -47,6 +51,18 @@ class Sessions:
             sample_index=sample_index,
             overrides=overrides,
         )
+
+    def restore(self, path: str | os.PathLike[str], *, kv: bool = True) -> Generation:
+        """The generation that `Generation.save` wrote; the other branches of its tree are in its `restored`, what was
+        saved beside it in `extra`. Nothing is computed again that was computed, as far as the KV cache has room.
+
+        kv: False: leave the file's keys and values, so that it may come from another backend or KV format.
+        Errors: SessionFileError (absent, damaged, or of another model, tokenizer, KV format, backend).
+        """
+        from pellucid.session_save import restore
+
+        check_flag("kv", kv)
+        return restore(cast("LLM", self), path, kv=kv)
 
     def chat_session(
         self,

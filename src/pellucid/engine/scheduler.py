@@ -111,7 +111,7 @@ class Scheduler:
     def make_room(self, sequence: Sequence, num_tokens: int) -> None:
         """Blocks for a sequence outside of the queue, at the expense of others."""
         while not self.pool.reserve(sequence, num_tokens):
-            if self._reclaim():
+            if self.reclaim():
                 continue
             if not self.running:
                 raise RuntimeError(f"{num_tokens} tokens do not fit into {self.pool.num_blocks} blocks")
@@ -120,7 +120,7 @@ class Scheduler:
     def _reserve(self, sequence: Sequence, num_tokens: int) -> bool:
         """Blocks for a running sequence; False if it was preempted itself, being the last."""
         while not self.pool.reserve(sequence, num_tokens):
-            if self._reclaim():
+            if self.reclaim():
                 continue
             if len(self.running) == 1:
                 raise RuntimeError(f"{num_tokens} tokens do not fit into {self.pool.num_blocks} blocks")
@@ -128,7 +128,7 @@ class Scheduler:
                 return False
         return True
 
-    def _reclaim(self) -> bool:
+    def reclaim(self) -> bool:
         """The blocks of the longest unused parked sequence, for others; False if none is parked."""
         if not self.parked:
             return False
@@ -172,7 +172,7 @@ class Scheduler:
         reused = self._match(sequence)
         needed = pool.blocks_for(sequence.num_tokens) - len(sequence.block_table)
         needed += sequence.num_computed % pool.block_size > 0  # a block shared in part is copied
-        while needed > pool.num_available and self._reclaim():
+        while needed > pool.num_available and self.reclaim():
             pass
         if self.running and needed > pool.num_available:
             if was_parked:

@@ -21,7 +21,16 @@ VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve",
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
-FRONT |= {"generation", "steps", "branches", "plan", "output_log", "session_file", "session_save"}
+FRONT |= {
+    "generation",
+    "steps",
+    "branches",
+    "plan",
+    "output_log",
+    "session_file",
+    "session_save",
+    "fingerprint",
+}
 INSIDE = {
     "engine",
     "sampling",
