@@ -38,7 +38,7 @@ class Sessions:
         prompt: text, token ids, or chat messages. sample_index: which of the samples of `generate(n=...)` it
         draws. Other arguments and errors: those of `generate` and `chat`.
         """
-        from pellucid.generation import begin
+        from pellucid.beginning import begin
 
         return begin(
             cast("LLM", self),

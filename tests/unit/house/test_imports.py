@@ -30,6 +30,7 @@ FRONT |= {
     "session_file",
     "session_save",
     "fingerprint",
+    "beginning",
 }
 INSIDE = {
     "engine",

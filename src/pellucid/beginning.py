@@ -1,0 +1,47 @@
+"""From what a caller gives `LLM.begin` to a Generation: text, ids or messages, and parameters, all checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pellucid.errors import UsageError
+from pellucid.generation import Generation
+from pellucid.plan import Plan
+from pellucid.prompts import check_salt, check_template_variables, is_messages, split_prompts
+
+if TYPE_CHECKING:
+    from pellucid.llm import LLM
+    from pellucid.sampling.params import SamplingParams
+
+
+def begin(
+    llm: LLM,
+    prompt: Any,
+    params: SamplingParams | None,
+    *,
+    model_defaults: bool,
+    parse_special: bool,
+    template_variables: Mapping[str, Any] | None,
+    cache_salt: str | None,
+    sample_index: int,
+    overrides: Mapping[str, Any],
+) -> Generation:
+    """`LLM.begin`."""
+    text: str | None = None
+    given: str | list[int]
+    if is_messages(prompt):
+        given = llm.render_chat(prompt, **check_template_variables(template_variables))
+    else:
+        prompts, several = split_prompts(prompt)
+        if several:
+            raise UsageError("begin takes one prompt; begin one generation for each")
+        given = prompts[0]
+        text = given if isinstance(given, str) else None
+    if isinstance(sample_index, bool) or not isinstance(sample_index, int) or not 0 <= sample_index < 1 << 31:
+        raise UsageError(f"sample_index: expected an int from 0 to 2^31 - 1, got {sample_index!r:.40}")
+    request = llm._prepare(given, params, model_defaults, parse_special, overrides)
+    plan = Plan.of(llm, request.params, request.settings)
+    held = llm._open_driver().hold(request.prompt_ids, salt=check_salt(cache_salt))
+    held.sequence.sample_index = sample_index
+    return Generation(llm, held, plan, text)
