@@ -163,12 +163,24 @@ def sampling() -> str:
     rows: list[list[object]] = []
     for field in SamplingParams.fields():
         kind = field.kind + (" or None" if field.optional else "")
-        rows.append([f"`{field.name}`", kind, f"`{field.default!r}`", field.range, field.help])
-    return table(["parameter", "kind", "default", "range", ""], rows)
+        stage = f"`{field.processor}`" if field.processor else ""
+        rows.append([f"`{field.name}`", stage, kind, f"`{field.default!r}`", field.range, field.help])
+    return table(["parameter", "stage", "kind", "default", "range", ""], rows)
+
+
+def orders() -> str:
+    """The stages in the order of each preset."""
+    from pellucid.sampling.order import PRESETS, stages_of
+
+    rows: list[list[object]] = []
+    for name, preset in PRESETS.items():
+        rules = ", ".join(f"{key}={value!r}" for key, value in preset.rules.items())
+        rows.append([f"`{name}`", " ".join(stages_of((name,))), f"`{rules}`" if rules else ""])
+    return table(["order", "stages", "rules"], rows)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (catalog, architectures, formats, sampling)
+    function.__name__: function for function in (catalog, architectures, formats, sampling, orders)
 }
 
 

@@ -6,5 +6,6 @@ namespace pellucid::bind {
 void bind_ops(nanobind::module_& m);       // thread pool, packed matrices, kernels
 void bind_text(nanobind::module_& m);      // vocabularies, SPM and BPE merging
 void bind_sampling(nanobind::module_& m);  // log-softmax, top-k, keyed noise
+void bind_cuts(nanobind::module_& m);      // cuts by probability and entropy, penalties for repeats
 void bind_files(nanobind::module_& m);     // scanning of file headers
 }  // namespace pellucid::bind

@@ -7,5 +7,6 @@ NB_MODULE(_native, m) {
   pellucid::bind::bind_ops(m);
   pellucid::bind::bind_text(m);
   pellucid::bind::bind_sampling(m);
+  pellucid::bind::bind_cuts(m);
   pellucid::bind::bind_files(m);
 }

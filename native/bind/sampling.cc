@@ -3,6 +3,8 @@
 #include <stdexcept>
 
 #include "bind/bind.h"
+#include "sampling/cuts.h"
+#include "sampling/repeats.h"
 #include "sampling/sampling.h"
 
 namespace nb = nanobind;
@@ -42,23 +44,26 @@ void bind_sampling(nb::module_& m) {
   }, nb::arg("logits").noconvert(), nb::arg("ids").noconvert(),
      "Fills ids (int32) with those of the largest logits, by logit descending, then id ascending.");
 
-  m.def("keep_top_k", [](const OwnLogits& x, int64_t k) {
+  m.def("keep_top_k", [](const OwnLogits& x, int64_t k, bool all_ties) {
     if (k < 1) throw std::invalid_argument("keep_top_k: k must be at least 1");
     nb::gil_scoped_release release;
-    s::keep_top_k(x.data(), size(x), k);
-  }, nb::arg("logits").noconvert(), nb::arg("k"), "In place: all but the k largest become -inf.");
+    s::keep_top_k(x.data(), size(x), k, all_ties);
+  }, nb::arg("logits").noconvert(), nb::arg("k"), nb::arg("all_ties") = false,
+     "In place: all but the k largest become -inf; all_ties: what equals the k-th stays too.");
 
-  m.def("keep_top_p", [](const OwnLogits& x, double p) {
+  m.def("keep_top_p", [](const OwnLogits& x, double p, int64_t min_keep) {
     if (!(p > 0.0 && p <= 1.0)) throw std::invalid_argument("keep_top_p: p must be in (0, 1]");
     nb::gil_scoped_release release;
-    s::keep_top_p(x.data(), size(x), p);
-  }, nb::arg("logits").noconvert(), nb::arg("p"), "In place: all but the nucleus of probability p become -inf.");
+    s::keep_top_p(x.data(), size(x), p, min_keep);
+  }, nb::arg("logits").noconvert(), nb::arg("p"), nb::arg("min_keep") = 1,
+     "In place: all but the nucleus of probability p become -inf.");
 
-  m.def("keep_min_p", [](const OwnLogits& x, double p) {
+  m.def("keep_min_p", [](const OwnLogits& x, double p, int64_t min_keep) {
     if (!(p > 0.0 && p <= 1.0)) throw std::invalid_argument("keep_min_p: p must be in (0, 1]");
     nb::gil_scoped_release release;
-    s::keep_min_p(x.data(), size(x), p);
-  }, nb::arg("logits").noconvert(), nb::arg("p"), "In place: probabilities below p times the largest become -inf.");
+    s::keep_min_p(x.data(), size(x), p, min_keep);
+  }, nb::arg("logits").noconvert(), nb::arg("p"), nb::arg("min_keep") = 1,
+     "In place: probabilities below p times the largest become -inf.");
 
   m.def("philox", [](const Words& counter, const Words& key, const OwnWords& out) {
     if (size(counter) != 4 || size(key) != 2 || size(out) != 4)

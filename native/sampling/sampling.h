@@ -31,15 +31,21 @@ double log_normalizer(const float* x, int64_t n);
 // The ids of the k largest, in order. 0 <= k <= n.
 void top_k(const float* x, int64_t n, int64_t k, int32_t* ids);
 
-// In place: all but the k largest become -inf.
-void keep_top_k(float* x, int64_t n, int64_t k);
+// In place: all but the k largest become -inf; all_ties: what equals the k-th stays too.
+void keep_top_k(float* x, int64_t n, int64_t k, bool all_ties);
 
-// In place: keeps the shortest head of the order whose probability is at least p (0 < p <= 1), never none. A
-// probability is counted in whole units of 2^-44 of the largest, so its sums are exact in any order. n <= 2^19.
-void keep_top_p(float* x, int64_t n, double p);
+// In place: keeps the shortest head of the order whose probability is at least p (0 < p <= 1), never fewer than
+// min_keep. A probability is counted in whole units of 2^-44 of the largest, so its sums are exact in any order.
+// n <= 2^19.
+void keep_top_p(float* x, int64_t n, double p, int64_t min_keep);
 
-// In place: keeps x - max >= log(p), so the probability is at least p times the largest. 0 < p <= 1.
-void keep_min_p(float* x, int64_t n, double p);
+// In place: keeps x - max >= log(p), so the probability is at least p times the largest, 0 < p <= 1; and the first
+// min_keep of the order.
+void keep_min_p(float* x, int64_t n, double p, int64_t min_keep);
+
+// In place: keeps x - reference >= least; and the first min_keep of the order, at least one (all_ties: with all that
+// equal the last of them).
+void keep_at_least(float* x, int64_t n, double reference, double least, int64_t min_keep, bool all_ties);
 
 // Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011): counter[4], key[2] -> out[4].
 void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

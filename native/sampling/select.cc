@@ -92,14 +92,14 @@ void top_k(const float* x, int64_t n, int64_t k, int32_t* ids) {
   for (int64_t i = 0; i < k; ++i) ids[i] = static_cast<int32_t>(key_id(keys[i]));
 }
 
-void keep_top_k(float* x, int64_t n, int64_t k) {
+void keep_top_k(float* x, int64_t n, int64_t k, bool all_ties) {
   if (k >= n || k <= 0) return;
   const std::vector<uint64_t> keys = top_keys(x, n, k);
   const int64_t last = key_id(*std::max_element(keys.begin(), keys.end()));
-  cut_after(x, n, x[last], last);
+  cut_after(x, n, x[last], all_ties ? n - 1 : last);
 }
 
-void keep_top_p(float* x, int64_t n, double p) {
+void keep_top_p(float* x, int64_t n, double p, int64_t min_keep) {
   if (n > int64_t{1} << 19) throw std::length_error("keep_top_p: a vocabulary of over 2^19 could overflow its sums");
   const Runs r = runs(x, n);
   if (r.all.id < 0 || p >= 1.0) return;
@@ -130,17 +130,18 @@ void keep_top_p(float* x, int64_t n, double p) {
   if (!std::is_sorted(edge.begin(), edge.end(), by_key)) std::sort(edge.begin(), edge.end(), by_key);
   size_t last = 0;
   for (before += edge[0].weight; static_cast<double>(before) < wanted;) before += edge[++last].weight;
-  const int64_t id = key_id(edge[last].key);
+  int64_t id = key_id(edge[last].key);
+  if (min_keep > 1) {  // the first min_keep are a head of the order too: the longer one stays
+    const std::vector<uint64_t> keys = top_keys(x, n, std::min(min_keep, n));
+    const uint64_t last_kept = *std::max_element(keys.begin(), keys.end());
+    if (last_kept > edge[last].key) id = key_id(last_kept);
+  }
   cut_after(x, n, x[id], id);
 }
 
-PELLUCID_WIDE static void mask_below(float* x, int64_t n, double top, double least) {
-  for (int64_t i = 0; i < n; ++i) x[i] = static_cast<double>(x[i]) - top >= least ? x[i] : -kInfinity;
-}
-
-void keep_min_p(float* x, int64_t n, double p) {
+void keep_min_p(float* x, int64_t n, double p, int64_t min_keep) {
   const Maximum m = maximum(x, n);
-  if (m.id >= 0 && p > 0.0) mask_below(x, n, m.value, log_positive(p));
+  if (m.id >= 0 && p > 0.0) keep_at_least(x, n, m.value, log_positive(p), min_keep, false);
 }
 
 }  // namespace pellucid::sampling

@@ -170,13 +170,15 @@ def top_k(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> None:
     Fills ids (int32) with those of the largest logits, by logit descending, then id ascending.
     """
 
-def keep_top_k(logits: NDArray[np.float32], k: int) -> None:
-    """In place: all but the k largest become -inf."""
+def keep_top_k(logits: NDArray[np.float32], k: int, all_ties: bool = False) -> None:
+    """
+    In place: all but the k largest become -inf; all_ties: what equals the k-th stays too.
+    """
 
-def keep_top_p(logits: NDArray[np.float32], p: float) -> None:
+def keep_top_p(logits: NDArray[np.float32], p: float, min_keep: int = 1) -> None:
     """In place: all but the nucleus of probability p become -inf."""
 
-def keep_min_p(logits: NDArray[np.float32], p: float) -> None:
+def keep_min_p(logits: NDArray[np.float32], p: float, min_keep: int = 1) -> None:
     """In place: probabilities below p times the largest become -inf."""
 
 def philox(counter: NDArray[np.uint32], key: NDArray[np.uint32], out: NDArray[np.uint32]) -> None:
@@ -190,6 +192,85 @@ def gumbel(
 def gumbel_argmax(logits: NDArray[np.float32], seed: int, sample: int, position: int, stream: int) -> int:
     """
     argmax of logits + keyed noise, lowest id of equals: one draw of softmax(logits); -1 if all are -inf.
+    """
+
+def entropy(logits: NDArray[np.float32]) -> tuple[float, float]:
+    """(log(sum(exp(logits))), the entropy of the softmax in nats), float64."""
+
+def probabilities(logits: NDArray[np.float32], out: NDArray[np.float64]) -> None:
+    """Fills out (float64) with softmax(logits)."""
+
+def keep_epsilon(
+    logits: NDArray[np.float32], epsilon: float, min_keep: int = 1, all_ties: bool = False
+) -> None:
+    """In place: probabilities below epsilon become -inf."""
+
+def keep_eta(logits: NDArray[np.float32], epsilon: float, min_keep: int = 1, all_ties: bool = False) -> None:
+    """
+    In place: probabilities below min(epsilon, sqrt(epsilon) exp(-entropy)) become -inf.
+    """
+
+def keep_surprise(logits: NDArray[np.float32], bits: float) -> None:
+    """In place: what surprises by more than `bits` becomes -inf."""
+
+def keep_top_n_sigma(logits: NDArray[np.float32], factor: float) -> None:
+    """
+    In place: what is further than `factor` standard deviations below the largest becomes -inf.
+    """
+
+def keep_typical(logits: NDArray[np.float32], p: float, min_keep: int = 1, all_ties: bool = False) -> None:
+    """
+    In place: all but the locally typical set of probability p become -inf.
+    """
+
+def exclude_top(logits: NDArray[np.float32], threshold: float, min_keep: int = 1) -> None:
+    """
+    In place: of the probabilities of at least threshold only the smallest stays.
+    """
+
+def aim_at_probability(logits: NDArray[np.float32], target: float) -> None:
+    """
+    In place: 5 - 10 d^2 / (1 + d) with d = |probability - target| / 0.3; -inf stays.
+    """
+
+def penalize(
+    logits: NDArray[np.float32],
+    ids: NDArray[np.int32],
+    counted_from: int,
+    repetition: float,
+    presence: float,
+    frequency: float,
+) -> None:
+    """
+    In place: repetition for what occurs in ids; presence and frequency for what occurs from counted_from on.
+    """
+
+def suffix_matches(ids: NDArray[np.int32], longest: int, lengths: NDArray[np.int32]) -> None:
+    """
+    Fills lengths[i], all but the last, with the longest common suffix of ids[:i + 1] and ids.
+    """
+
+def penalize_repeats(
+    logits: NDArray[np.float32],
+    ids: NDArray[np.int32],
+    longest: int,
+    allowed: int,
+    multiplier: float,
+    base: float,
+    spared: NDArray[np.int32],
+) -> None:
+    """
+    In place: what prolongs a match of m >= allowed tokens loses multiplier * base^(m - allowed); not ids in spared.
+    """
+
+def exp(x: float) -> float:
+    """
+    exp(x) from +, -, *, / alone: the same bits on every machine. -700 < x <= 700.
+    """
+
+def log(x: float) -> float:
+    """
+    log(x) from +, -, *, / alone: the same bits on every machine. 1e-300 < x <= 1e300.
     """
 
 def dequantize(label: str, data: NDArray[np.uint8], out: NDArray[np.float32]) -> None:

@@ -7,33 +7,45 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.errors import UsageError
+from pellucid.sampling.order import preset_of
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.seed import fresh_seed
 from pellucid.settings import DEFAULT, DRAWN, GENERATION_CONFIG, NO_EFFECT, Setting
 
-# What `model_defaults` applies, as generation_config.json and SamplingParams both call it.
-_RECOMMENDED = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
-# Recommendations of kinds of choosing that pellucid does not have, with the values at which they do nothing.
+# What `model_defaults` applies: the name in generation_config.json (or of general.sampling.* in a GGUF file) -> the
+# field of SamplingParams. Of chance: transformers heeds these with do_sample only.
+_OF_CHANCE = {
+    name: name
+    for name in (
+        *("temperature", "top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"),
+        *("xtc_probability", "xtc_threshold", "mirostat", "mirostat_tau", "mirostat_eta"),
+    )
+}
+_ALWAYS = {
+    "repetition_penalty": "repetition_penalty",
+    "penalty_last_n": "penalty_last_n",
+    "no_repeat_ngram_size": "no_repeat_ngram_size",
+    "encoder_repetition_penalty": "encoder_repetition_penalty",
+    "encoder_no_repeat_ngram_size": "encoder_no_repeat_ngram_size",
+    "sequence_bias": "sequence_bias",
+    "bad_words_ids": "bad_words_ids",
+    "min_new_tokens": "min_tokens",
+    "suppress_tokens": "banned_ids",
+    "begin_suppress_tokens": "begin_suppress_tokens",
+    "forced_bos_token_id": "forced_bos_ids",
+}
+# Values that mean "off" where pellucid has another word for it.
+_OFF: dict[str, tuple[Any, ...]] = {"epsilon_cutoff": (1.0,), "eta_cutoff": (1.0,), "penalty_last_n": (-1, 0)}
+# Recommendations of what is not a sampler, or of another model's kind, with the values at which they do nothing.
 _NOT_APPLIED: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
     "num_beam_groups": (1,),
     "penalty_alpha": (0, 0.0),
-    "typical_p": (1, 1.0),
-    "epsilon_cutoff": (0, 0.0),
-    "eta_cutoff": (0, 0.0),
-    "no_repeat_ngram_size": (0,),
-    "encoder_repetition_penalty": (1, 1.0),
-    "bad_words_ids": ([],),
-    "suppress_tokens": ([],),
-    "begin_suppress_tokens": ([],),
-    "forced_bos_token_id": (),
     "forced_eos_token_id": (),
     "guidance_scale": (1, 1.0),
     "diversity_penalty": (0, 0.0),
-    "exponential_decay_length_penalty": (),
-    "sequence_bias": ({},),
-    "xtc_probability": (0, 0.0),
-    "mirostat": (0,),
+    "watermarking_config": (),
+    "sequence": ("",),  # of general.sampling: an order of stages in llama.cpp's letters
 }
 
 
@@ -59,12 +71,13 @@ def resolve_sampling(
     advised = read_recommended(recommended, container) if recommended is not None else {}
     chosen = SamplingParams(**{**advised, **given})
     origins = dict.fromkeys(advised, GENERATION_CONFIG) | dict.fromkeys(given, origin)
-    idle = set(chosen.without_effect())
+    idle = chosen.without_effect()
     if chosen.seed is None and not chosen.greedy:
         chosen = chosen.replace(seed=fresh_seed())
         origins["seed"] = DRAWN
+    origins = dict.fromkeys(preset_of(chosen.order).rules, f"order {chosen.order[0]}") | origins
     settings = [
-        Setting(name, value, origins.get(name, DEFAULT), NO_EFFECT if name in idle else "")
+        Setting(name, value, origins.get(name, DEFAULT), NO_EFFECT + idle[name] if name in idle else "")
         for name, value in chosen.to_dict().items()
     ]
     return chosen, settings
@@ -78,12 +91,18 @@ def read_recommended(defaults: Mapping[str, Any], container: str) -> dict[str, A
     switch.
     Warns of each recommendation that pellucid cannot follow.
     """
-    found = {name: defaults[name] for name in _RECOMMENDED if defaults.get(name) is not None}
-    if container != "gguf":
-        if defaults.get("do_sample") is True:
-            found.setdefault("temperature", 1.0)
-        else:
-            found = {name: value for name, value in found.items() if name == "repetition_penalty"}
+    by_chance = container == "gguf" or defaults.get("do_sample") is True
+    names = _OF_CHANCE | _ALWAYS if by_chance else _ALWAYS
+    found = {
+        field: [defaults[name]] if name == "forced_bos_token_id" else defaults[name]
+        for name, field in names.items()
+        if defaults.get(name) is not None and defaults[name] not in _OFF.get(name, ())
+    }
+    if by_chance and container != "gguf":
+        found.setdefault("temperature", 1.0)
+    decay = defaults.get("exponential_decay_length_penalty")
+    if isinstance(decay, list | tuple) and len(decay) == 2:
+        found |= {"exponential_decay_start": decay[0], "exponential_decay_factor": decay[1]}
     skipped = [name for name, neutral in _NOT_APPLIED.items() if _asks(defaults.get(name), neutral)]
     if skipped:
         warnings.warn(f"the model's author asks for {', '.join(skipped)}: not applied", stacklevel=2)

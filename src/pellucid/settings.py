@@ -18,7 +18,7 @@ CALLER = "caller"  # an argument in Python
 COMMAND_LINE = "command line"
 MACHINE = "this machine"  # derived from its CPUs or memory
 DRAWN = "drawn at random"
-NO_EFFECT = "no effect: temperature is 0"  # a note
+NO_EFFECT = "no effect: "  # how a note begins that says why a value changes nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,11 @@ class Settings(Mapping[str, Setting]):
         """These settings, then those of `other`, which win over the same names here."""
         return Settings([*self._settings.values(), *other])
 
-    def without_effect(self) -> list[str]:
-        """The names of those that the caller gave and that change nothing."""
+    def without_effect(self) -> dict[str, str]:
+        """Those that the caller gave and that change nothing: name -> why."""
         asked = (CALLER, COMMAND_LINE)
-        return [s.name for s in self._settings.values() if s.note == NO_EFFECT and s.origin in asked]
+        idle = [s for s in self._settings.values() if s.note.startswith(NO_EFFECT) and s.origin in asked]
+        return {s.name: s.note.removeprefix(NO_EFFECT) for s in idle}
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """{name: {"value", "origin", "note"?}}, ready for JSON."""

@@ -148,7 +148,9 @@ class SamplingCommand(click.Command):
         if not any(isinstance(param, SamplingOption) for param in self.params):
             from pellucid.sampling.params import SamplingParams
 
-            self.params.extend(SamplingOption(field) for field in SamplingParams.fields())
+            self.params.extend(
+                SamplingOption(field) for field in SamplingParams.fields() if not field.in_python_only
+            )
         return super().get_params(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -170,6 +172,17 @@ class SamplingCommand(click.Command):
                 formatter.write_dl(records)
 
 
+# Kinds whose values are lists, given by repeating the option: what one word of them looks like.
+_LISTS = {
+    "ids": "ID[,ID...]",
+    "bias": "ID=NUMBER",
+    "strings": "TEXT",
+    "names": "NAME[,NAME...]",
+    "sequences": "ID,ID,...",
+    "sequence_bias": "ID,ID,...=NUMBER",
+}
+
+
 class SamplingOption(click.Option):
     """The flag of one parameter: `--top-k INT`. Lists are given by repeating it, ids also with commas."""
 
@@ -180,10 +193,8 @@ class SamplingOption(click.Option):
         if field.kind == "bool":
             super().__init__([f"{flag}/--no-{flag[2:]}"], default=field.default, help=text)
             return
-        many = field.kind in ("ids", "bias", "strings")
-        metavar = {"ids": "ID[,ID...]", "bias": "ID=NUMBER", "strings": "TEXT"}.get(
-            field.kind, field.kind.upper()
-        )
+        many = field.kind in _LISTS
+        metavar = _LISTS.get(field.kind, "|".join(field.choices) or field.kind.upper())
         # The default is shown only: what is not given stays None, and SamplingParams decides.
         shown = field.default is not None and not many
         super().__init__(
@@ -212,7 +223,7 @@ class _Word(click.ParamType):  # type: ignore[type-arg]  # generic only in new v
         self.field = field
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str) or self.field.kind in ("ids", "bias", "strings"):
+        if not isinstance(value, str) or self.field.kind in _LISTS:
             return value
         return _checked(self.field, (value,), ctx, param)
 
@@ -244,13 +255,26 @@ def _convert(field: Parameter, words: tuple[str, ...]) -> Any:
     if field.kind == "strings":
         return words
     if field.kind == "ids":
-        return [_number(part, int) for word in words for part in re.split(r"[,\s]+", word) if part]
+        return [token for word in words for token in _ids(word)]
     if field.kind == "bias":
         pairs = [word.partition("=") for word in words]
         return {token.strip(): _number(number, float) for token, _, number in pairs}
+    if field.kind == "names":
+        return [part for word in words for part in word.split(",")]
+    if field.kind == "sequences":
+        return [_ids(word) for word in words]
+    if field.kind == "sequence_bias":
+        pairs = [word.rpartition("=") for word in words]
+        return [[_ids(ids), _number(number, float)] for ids, _, number in pairs]
+    if field.kind == "choice":
+        return words[0]
     if field.kind == "bool":
         return {"true": True, "false": False}.get(words[0].lower(), words[0])
     return _number(words[0], int if field.kind == "int" else float)
+
+
+def _ids(word: str) -> list[Any]:
+    return [_number(part, int) for part in re.split(r"[,\s]+", word) if part]
 
 
 def _number(text: str, kind: type) -> Any:
@@ -262,19 +286,20 @@ def _number(text: str, kind: type) -> Any:
 
 def note_idle(settings: Settings) -> None:
     """Say on stderr which options were given and do nothing."""
-    idle = ["--" + name.replace("_", "-") for name in settings.without_effect()]
-    if idle:
+    reasons: dict[str, list[str]] = {}
+    for name, why in settings.without_effect().items():
+        reasons.setdefault(why, []).append("--" + name.replace("_", "-"))
+    for why, idle in reasons.items():
         verb = "has" if len(idle) == 1 else "have"
-        _console.note(
-            f"pellucid: note: {', '.join(idle)} {verb} no effect: temperature is 0 (give --temperature)"
-        )
+        advice = " (give --temperature)" if why.startswith("temperature") else ""
+        _console.note(f"pellucid: note: {', '.join(idle)} {verb} no effect: {why}{advice}")
 
 
 def sampling_values() -> dict[str, Any]:
     """The sampling parameters that the caller gave, by name."""
     from pellucid.sampling.params import SamplingParams
 
-    return given(field.name for field in SamplingParams.fields())
+    return given(field.name for field in SamplingParams.fields() if not field.in_python_only)
 
 
 def parse_value(name: str, text: str) -> Any:

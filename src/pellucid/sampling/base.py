@@ -3,19 +3,25 @@
 To add one, copy `min_p.py`: one frozen dataclass, its fields declared with `parameter(...)`. The keyword of
 SamplingParams, its validation, the command line's flag and the JSON schema are derived from those fields.
 
-Processors run in ascending `order`:
+A stage is a processor under its registered name. Without an `order` of the caller's, stages run in ascending
+`order`:
 
-    100 logit_bias   200 allowed_ids   210 banned_ids   300 min_tokens   400 penalties
-    500 temperature   600 top_k   700 top_p   800 min_p
+    100 logit_bias      110 sequence_bias    200 allowed_ids         210 banned_ids   220 begin_suppress
+    230 bad_words       300 min_tokens       310 exponential_decay   400 penalties    410 encoder_repetition
+    420 dry             430 no_repeat_ngram  440 encoder_no_repeat   450 functions    460 forced_tokens
+    490 dynatemp        500 temperature      580 top_h               590 top_n_sigma  600 top_k
+    700 top_p           800 min_p            810 typical             820 epsilon      830 eta
+    840 xtc             900 mirostat         910 adaptive_p
 
-so temperature comes first and the cuts see the tempered distribution, each renormalised over what the one
-before it left (as in transformers and vLLM; llama.cpp applies its temperature last). Wherever an order of
-tokens matters it is logit descending, then id ascending.
+so temperature comes before the cuts, which see the tempered distribution, each renormalised over what the one
+before it left (as in transformers and vLLM; llama.cpp applies its temperature last). `order.py` has the orders of
+other engines. Wherever an order of tokens matters it is logit descending, then id ascending.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol
 
 from pellucid.registry import Registry
@@ -26,9 +32,12 @@ from pellucid.types import Float32, Int32
 # enough (top-k, min-p). "all": from every logit (probabilities, means).
 Scope = Literal["token", "top", "all"]
 
+# What a stage remembers between the tokens of one output: a few numbers, never changed in place.
+State = tuple[float, ...]
+
 
 class History(Protocol):
-    """What a processor may look at: one sequence up to the position whose token is being chosen."""
+    """What the engine tells of one sequence, up to the position whose token is being chosen."""
 
     @property
     def token_ids(self) -> Int32:
@@ -47,8 +56,20 @@ class History(Protocol):
         """The ids that would end the sequence (end of text unless ignored, and stop_token_ids), ascending."""
 
 
+class Step(History, Protocol):
+    """What a processor may look at: the history, the key of the noise, and its own state."""
+
+    @property
+    def seed(self) -> int:
+        """0 <= seed < 2^64: with sample_index and the position it keys a stage's own noise (random.uniform)."""
+
+    @property
+    def states(self) -> Mapping[str, State]:
+        """The state of each stage that has one, by its registered name."""
+
+
 class LogitsProcessor(Protocol):
-    """A pure function of (history, logits); a frozen dataclass whose fields are its parameters.
+    """A pure function of (step, logits); a frozen dataclass whose fields are its parameters.
 
     With every field at its default it is the identity, and is left out. `keeps_argmax`: it never changes
     which token is the largest, so greedy decoding can leave it out too. `scope`: how much of the row it reads.
@@ -58,9 +79,23 @@ class LogitsProcessor(Protocol):
     keeps_argmax: ClassVar[bool]
     scope: ClassVar[Scope]
 
-    def __call__(self, history: History, logits: Float32) -> Float32:
+    def __call__(self, step: Step, logits: Float32, /) -> Float32:
         """float32 [vocabulary] -> the same shape. The array belongs to the call: change it in place and
         return it, or return another. -inf excludes a token."""
+
+
+class StatefulProcessor(LogitsProcessor, Protocol):
+    """One that feeds back: what it does depends on earlier choices of the same output.
+
+    It stores nothing: its state at a position is a function of the state before, the logits there and the token
+    chosen. Who runs it keeps the states by position (`memory.py`), so that rewinding and forking stay exact.
+    """
+
+    def initial(self) -> State:
+        """Before the first token of the output."""
+
+    def after(self, state: State, before: Float32, after: Float32, token_id: int) -> State:
+        """Once token_id is chosen. before, after: the logits that this stage was given and gave."""
 
 
 samplers: Registry[type[LogitsProcessor]] = Registry("pellucid.sampling")
@@ -75,9 +110,14 @@ def parameter(
     maximum: float | None = None,
     above: float | None = None,
     optional: bool = False,
+    choices: tuple[str, ...] = (),
+    modifies: tuple[str, ...] = (),
 ) -> Any:
-    """A dataclass field that is a parameter. kind: "int", "float", "bool", "ids", "bias" or "strings".
-    minimum <= value <= maximum, or above < value; optional: None is allowed (and means "off")."""
+    """A dataclass field that is a parameter; `kind` is one of `parameters.KINDS`.
+
+    minimum <= value <= maximum, or above < value; optional: None is allowed (and means "off"). choices: of a
+    "choice". modifies: the parameters of which one turns the stage on; alone this one does nothing.
+    """
     about = {
         "kind": kind,
         "help": help,
@@ -85,5 +125,12 @@ def parameter(
         "maximum": maximum,
         "above": above,
         "optional": optional,
+        "choices": choices,
+        "modifies": modifies,
     }
     return dataclasses.field(default=default, metadata={"parameter": about})
+
+
+def shared(default: Any) -> Any:
+    """A dataclass field that takes the value of the parameter of its name, which is declared elsewhere."""
+    return dataclasses.field(default=default, metadata={"shared": True})

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from pellucid.errors import UsageError
 from pellucid.sampling.base import LogitsProcessor, parameter, samplers
+from pellucid.sampling.order import arrange, preset_of
 from pellucid.sampling.parameters import Parameter, parameters_of
+from pellucid.sampling.values import largest_id
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,25 @@ class _Core:
         maximum=2**31 - 1,
         optional=True,
     )
+    order: tuple[str, ...] = parameter(
+        ("pellucid",),
+        "names",
+        "the order of the stages: pellucid, or hf, vllm, llamacpp (the order, tie and scope rules of these "
+        "engines), or the names of stages",
+    )
+    min_keep: int = parameter(
+        1,
+        "int",
+        "a cut (top_p, min_p, typical_p, epsilon_cutoff, eta_cutoff, xtc) leaves at least this many tokens",
+        minimum=1,
+        maximum=2**31 - 1,
+    )
+    ties: str = parameter(
+        "id",
+        "choice",
+        "of equals at the edge of a cut by rank (top_k, typical_p, min_keep), the lowest ids stay, or all",
+        choices=("id", "all"),
+    )
 
 
 @functools.cache
@@ -59,6 +81,11 @@ def _all_parameters() -> dict[str, Parameter]:
     if len(table) != len(found):
         raise RuntimeError("two logits processors declare the same parameter")
     return table
+
+
+def _defaults(order: tuple[str, ...]) -> dict[str, Any]:
+    """What every parameter is if it is not given: the rules of the order, else its default."""
+    return {name: p.default for name, p in _all_parameters().items()} | dict(preset_of(order).rules)
 
 
 class _Signature:
@@ -90,6 +117,9 @@ class SamplingParams:
     n: int
     seed: int | None
     logprobs: int | None
+    order: tuple[str, ...]
+    min_keep: int
+    ties: str
     temperature: float
     min_tokens: int
 
@@ -102,7 +132,10 @@ class SamplingParams:
                 near = get_close_matches(name, table, 1)
                 hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(table)}"
                 raise UsageError(f"no sampling parameter '{name}'; {hint}")
-        checked = {name: p.check(values[name]) if name in values else p.default for name, p in table.items()}
+        order = table["order"].check(values.get("order", table["order"].default))
+        checked = _defaults(order) | {
+            name: p.check(values[name]) for name, p in table.items() if name in values
+        }
         object.__setattr__(self, "_values", checked)
         object.__setattr__(self, "_hash", hash(tuple(checked.values())))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
@@ -112,7 +145,7 @@ class SamplingParams:
         allowed, banned = self._values["allowed_ids"], self._values["banned_ids"]
         if allowed is not None and not set(allowed) - set(banned):
             raise UsageError("allowed_ids and banned_ids leave no token to choose; allow at least one")
-        self.processors()  # each processor checks its own fields against one another
+        self.stages()  # each processor checks its own fields against one another
 
     @classmethod
     def fields(cls) -> tuple[Parameter, ...]:
@@ -124,31 +157,55 @@ class SamplingParams:
         """Whether the choice is the largest logit, without noise."""
         return self.temperature == 0
 
-    def processors(self) -> list[LogitsProcessor]:
-        """The logits processors that are not the identity, in the order in which they run."""
-        groups: dict[str, dict[str, Any]] = {}
-        for name, p in _all_parameters().items():
-            if p.processor is not None and self._values[name] != p.default:
-                groups.setdefault(p.processor, {})[name] = self._values[name]
-        return [samplers[name](**values) for name, values in groups.items()]
+    def stages(self) -> dict[str, LogitsProcessor]:
+        """The logits processors that are not the identity, by name, in the order in which they run."""
+        wanted = self._wanted()
+        return {name: self._build(name) for name in arrange(self.order, wanted)}
 
-    def without_effect(self) -> list[str]:
-        """Parameters that were set but cannot change the choice, because temperature is 0."""
+    def processors(self) -> list[LogitsProcessor]:
+        """The processors of `stages`."""
+        return list(self.stages().values())
+
+    def _wanted(self) -> dict[str, list[str]]:
+        """Each stage that is on: the parameters of it that were set. What only modifies turns nothing on."""
+        given = self.non_defaults()
+        switched = [p for name, p in _all_parameters().items() if name in given and p.processor]
+        names = dict.fromkeys(p.processor for p in switched if p.processor and not p.modifies)
+        return {stage: [p.name for p in switched if p.processor == stage] for stage in names}
+
+    def set_of(self, stages: Iterable[str]) -> list[str]:
+        """The parameters that were set of these stages."""
+        wanted = self._wanted()
+        return [name for stage in stages for name in wanted[stage]]
+
+    def _build(self, stage: str) -> LogitsProcessor:
+        kind: Any = samplers[stage]
+        return cast(LogitsProcessor, kind(**{f.name: self._values[f.name] for f in dataclasses.fields(kind)}))
+
+    def idle_stages(self) -> set[str]:
+        """Stages that cannot change the choice because it is greedy."""
         if not self.greedy:
-            return []
-        cuts = [
-            p.name for p in self.fields() if p.processor is not None and samplers[p.processor].keeps_argmax
-        ]
-        return [name for name in [*cuts, "seed"] if name in self.non_defaults()]
+            return set()
+        skipped = preset_of(self.order).greedy_skips
+        return {name for name in samplers if samplers[name].keeps_argmax or name in skipped}
+
+    def without_effect(self) -> dict[str, str]:
+        """Parameters that were set but change nothing: name -> why."""
+        given, table, idle = self.non_defaults(), _all_parameters(), self.idle_stages()
+        why: dict[str, str] = {}
+        for name in given:
+            p = table[name]
+            if p.processor in idle or (name == "seed" and self.greedy):
+                why[name] = "temperature is 0"
+            elif p.modifies and not any(switch in given for switch in p.modifies):
+                why[name] = f"{' or '.join(p.modifies)} is not set"
+        return why
 
     def check_vocabulary(self, vocabulary_size: int) -> None:
         """UsageError if a token id is not below vocabulary_size, or more alternatives are asked for than
         exist."""
         for name, p in _all_parameters().items():
-            value = self._values[name]
-            if p.kind not in ("ids", "bias") or not value:
-                continue
-            largest = value[-1] if p.kind == "ids" else value[-1][0]
+            largest = largest_id(p.kind, self._values[name])
             if largest >= vocabulary_size:
                 raise UsageError(
                     f"{name}: token id {largest} is not in the vocabulary (0 to {vocabulary_size - 1})"
@@ -159,25 +216,19 @@ class SamplingParams:
             )
 
     def replace(self, **changes: Any) -> SamplingParams:
-        """A copy with these parameters changed."""
-        return SamplingParams(**{**self._values, **changes})
+        """A copy with these parameters changed. What the order gave, and not the caller, is given anew."""
+        return SamplingParams(**{**self.non_defaults(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Every parameter by name, in plain JSON types; SamplingParams(**d) gives it back."""
+        """Every parameter by name, in plain JSON types; SamplingParams(**d) gives it back (functions of Python
+        become their names, which it refuses)."""
         kinds = _all_parameters()
-        plain: dict[str, Callable[[Any], Any]] = {
-            "ids": list,
-            "strings": list,
-            "bias": lambda pairs: {str(i): bias for i, bias in pairs},
-        }
-        return {
-            name: plain.get(kinds[name].kind, lambda v: v)(value) if value is not None else None
-            for name, value in self._values.items()
-        }
+        return {name: kinds[name].plain(value) for name, value in self._values.items()}
 
     def non_defaults(self) -> dict[str, Any]:
-        """The parameters that differ from their default, by name."""
-        return {name: v for name, v in self._values.items() if v != _all_parameters()[name].default}
+        """The parameters that differ from what they would be if only `order` were given, by name."""
+        usual = _defaults(self.order) | {"order": _all_parameters()["order"].default}
+        return {name: v for name, v in self._values.items() if v != usual[name]}
 
     def __getattr__(self, name: str) -> Any:
         if name != "_values" and name in self._values:

@@ -17,6 +17,7 @@ Float64 = NDArray[np.float64]
 UInt32 = NDArray[np.uint32]
 
 SAMPLE_STREAM = 0  # the fourth word of the counter: other uses of noise take other numbers
+XTC_STREAM = 2
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -52,6 +53,14 @@ def log(x: Float64) -> Float64:
     log_m = 2.0 * t + (2.0 * t) * (t2 * s)
     result: Float64 = k * _LOG2_HIGH + (log_m + k * _LOG2_LOW)
     return result
+
+
+def uniform(seed: int, sample_index: int, position: int, stream: int) -> float:
+    """One number in (0, 1) for a position: a multiple of 2^-33. The seed counts modulo 2^64."""
+    seed %= 2**64
+    counter = np.array([0, position, sample_index, stream], np.uint32)
+    word = philox(counter, (seed & 0xFFFFFFFF, seed >> 32))[0]
+    return (float(word) + 0.5) * 2.0**-32
 
 
 def gumbel(seed: int, sample_index: int, position: int, ids: Int32, stream: int = SAMPLE_STREAM) -> Float64:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from pellucid import _native
 from pellucid.errors import PellucidError
-from pellucid.sampling.base import History
+from pellucid.sampling.base import History, Scope, StatefulProcessor, Step, samplers
+from pellucid.sampling.memory import Memory, States
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.random import SAMPLE_STREAM
 from pellucid.types import Float32, Int32
+
+_NO_STATES: States = {}
 
 
 class NoTokenLeftError(PellucidError):
@@ -38,43 +41,111 @@ class Choice(NamedTuple):
     logprobs: Logprobs | None
 
 
+class StepOf:
+    """A `Step`: a history, with the key of the noise and the states of the stages."""
+
+    __slots__ = ("num_prompt", "sample_index", "seed", "states", "stop_ids", "token_ids")
+
+    def __init__(self, history: History, seed: int, states: States) -> None:
+        self.token_ids = history.token_ids
+        self.num_prompt = history.num_prompt
+        self.sample_index = history.sample_index
+        self.stop_ids = history.stop_ids
+        self.seed = seed
+        self.states = states
+
+
+# Called after each stage that ran: its name, the logits that it was given (a copy), those that it gave.
+Watcher = Callable[[str, Float32, Float32], None]
+
+
 class Sampler:
-    """The processors of one request in order, and its draw: a pure function of (logits, history)."""
+    """The stages of one request in order, and its draw: a pure function of (logits, history, states).
+
+    states: what stages with feedback (mirostat, adaptive_p) remember; this object keeps them by position.
+    """
 
     def __init__(self, params: SamplingParams, seed: int) -> None:
-        processors = params.processors()
-        if params.greedy and params.logprobs is None:  # what cannot change the largest need not run
-            processors = [p for p in processors if not p.keeps_argmax]
-        self.processors = processors
+        idle = params.idle_stages()
+        # What cannot change the largest need not run, unless somebody asks for probabilities.
+        if params.logprobs is not None:
+            idle = {name for name in idle if samplers[name].keeps_argmax is False}
+        self.stages = {name: stage for name, stage in params.stages().items() if name not in idle}
+        self._stateful: dict[str, StatefulProcessor] = {
+            name: cast(StatefulProcessor, stage)
+            for name, stage in self.stages.items()
+            if hasattr(stage, "initial")
+        }
+        self._memory = Memory(self._stateful)
         self._num_top = params.logprobs
-        self._greedy = params.greedy
-        self._seed = seed % 2**64
+        self.greedy = params.greedy
+        self.seed = seed % 2**64
+        self._parameters = params.set_of(self.stages)
+
+    @property
+    def scope(self) -> Scope:
+        """How much of a row of logits a choice needs: the most that a stage reads; all for probabilities."""
+        scopes = {stage.scope for stage in self.stages.values()}
+        if self._num_top is not None or "all" in scopes:
+            return "all"
+        return "top" if "top" in scopes else "token"
+
+    def states(self, history: History) -> States:
+        """The states with which the token at len(history.token_ids) is chosen, by stage."""
+        return self._memory.before(history)
 
     def process(self, history: History, logits: Float32) -> Float32:
-        """float32 [vocabulary] after every processor; `logits` itself is left as it is."""
-        if not self.processors:
+        """float32 [vocabulary] after every stage; `logits` itself is left as it is."""
+        return self.run(StepOf(history, self.seed, self.states(history)), logits)
+
+    def run(self, step: Step, logits: Float32, watcher: Watcher | None = None) -> Float32:
+        """As `process`, with the states given."""
+        if not self.stages:
             return logits
         processed = logits.copy()
-        for processor in self.processors:
-            processed = processor(history, processed)
+        for name, stage in self.stages.items():
+            before = processed.copy() if watcher is not None else processed
+            processed = stage(step, processed)
+            if watcher is not None:
+                watcher(name, before, processed)
         return processed
+
+    def draw(self, step: Step, processed: Float32) -> int:
+        """The id that the processed logits and the noise give; -1 if every token is excluded."""
+        if self.greedy:
+            return _native.argmax(processed)
+        position = len(step.token_ids)
+        return _native.gumbel_argmax(processed, self.seed, step.sample_index, position, SAMPLE_STREAM)
 
     def choose(self, history: History, logits: Float32) -> Choice:
         """The token for position len(history.token_ids). NoTokenLeftError if the constraints exclude all;
         ValueError if a logit is NaN or +inf."""
-        processed = self.process(history, logits)
-        if self._greedy:
-            token = _native.argmax(processed)
-        else:
-            position = len(history.token_ids)
-            token = _native.gumbel_argmax(
-                processed, self._seed, history.sample_index, position, SAMPLE_STREAM
-            )
+        step = StepOf(history, self.seed, self._memory.before(history) if self._stateful else _NO_STATES)
+        given: dict[str, tuple[Float32, Float32]] = {}
+        processed = self.run(step, logits, self._keep(given) if self._stateful else None)
+        token = self.draw(step, processed)
         if token < 0:
             raise self._no_token_left(history, logits)
+        if self._stateful:
+            self._memory.remember(history, token, self._after(step, given, token))
         if self._num_top is None:
             return Choice(token, None)
         return Choice(token, self._logprobs(token, logits, processed))
+
+    def _keep(self, given: dict[str, tuple[Float32, Float32]]) -> Watcher:
+        """What the stages with a state were given and gave: later stages may write into it."""
+
+        def watch(name: str, before: Float32, after: Float32) -> None:
+            if name in self._stateful:
+                given[name] = (before, after.copy())
+
+        return watch
+
+    def _after(self, step: Step, given: dict[str, tuple[Float32, Float32]], token: int) -> States:
+        return {
+            name: stage.after(step.states[name], *given[name], token)
+            for name, stage in self._stateful.items()
+        }
 
     def _logprobs(self, token: int, logits: Float32, processed: Float32) -> Logprobs:
         raw, top_raw = self._of_distribution(token, logits)
@@ -94,5 +165,5 @@ class Sampler:
         where = f"no token is left at position {len(history.token_ids)}: "
         if np.max(logits) == -np.inf:
             return NoTokenLeftError(where + "the model gave every token the logit -inf; check the model file")
-        names = ", ".join(dict.fromkeys(f.name for p in self.processors for f in fields(cast(Any, p))))
-        return NoTokenLeftError(where + f"{names} exclude every token between them; loosen one")
+        given = ", ".join(self._parameters)
+        return NoTokenLeftError(where + f"{given} exclude every token between them; loosen one")

@@ -8,10 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from pellucid.errors import UsageError
-from pellucid.sampling.base import History, Scope, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
 from pellucid.types import Float32
 
-_LEAST = 1e-4  # below it a logit of a few thousand, divided, comes near the end of float32's useful range
+LEAST = 1e-4  # below it a logit of a few thousand, divided, comes near the end of float32's useful range
 
 
 @samplers.register("temperature")
@@ -30,14 +30,15 @@ class Temperature:
         minimum=0.0,
         maximum=100.0,
     )
+    dynatemp_range: float = shared(0.0)
 
     def __post_init__(self) -> None:
-        if 0 < self.temperature < _LEAST:
+        if 0 < self.temperature < LEAST:
             raise UsageError(
-                f"temperature: expected 0 (greedy) or at least {_LEAST}, got {self.temperature!r}"
+                f"temperature: expected 0 (greedy) or at least {LEAST}, got {self.temperature!r}"
             )
 
-    def __call__(self, history: History, logits: Float32) -> Float32:
-        if self.temperature not in (0.0, 1.0):
+    def __call__(self, step: Step, logits: Float32) -> Float32:
+        if self.temperature not in (0.0, 1.0) and self.dynatemp_range == 0:  # else dynatemp.py divides
             np.divide(logits, np.float32(self.temperature), out=logits)
         return logits

@@ -1,4 +1,4 @@
-"""top_k: exactly the k largest logits stay; of equals at the edge, the lowest ids."""
+"""top_k: the k largest logits stay; of equals at the edge the lowest ids, or all (`ties`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import History, Scope, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
 from pellucid.types import Float32
 
 
@@ -20,8 +20,9 @@ class TopK:
     top_k: int = parameter(
         0, "int", "only the k most probable tokens can be chosen; 0: all", minimum=0, maximum=2**31 - 1
     )
+    ties: str = shared("id")
 
-    def __call__(self, history: History, logits: Float32) -> Float32:
+    def __call__(self, step: Step, logits: Float32) -> Float32:
         if self.top_k > 0:
-            _native.keep_top_k(logits, self.top_k)
+            _native.keep_top_k(logits, self.top_k, self.ties == "all")
         return logits

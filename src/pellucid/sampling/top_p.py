@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import History, Scope, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
 from pellucid.types import Float32
 
 
@@ -24,8 +24,9 @@ class TopP:
         above=0.0,
         maximum=1.0,
     )
+    min_keep: int = shared(1)
 
-    def __call__(self, history: History, logits: Float32) -> Float32:
+    def __call__(self, step: Step, logits: Float32) -> Float32:
         if self.top_p < 1.0:
-            _native.keep_top_p(logits, self.top_p)
+            _native.keep_top_p(logits, self.top_p, self.min_keep)
         return logits

@@ -89,7 +89,8 @@ def test_help_fits_a_narrow_terminal(command):
         check=True,
     )
     body = done.stdout.split("Examples:")[0]  # examples are lines to be copied: they keep theirs
-    assert max(map(len, body.splitlines())) <= 44  # click: 30 for a flag, 10 for its text, 4 between
+    # click: 30 for a flag, 10 for its text, 4 between; a word that is longer stands alone
+    assert all(len(line) <= 44 or len(line[34:].split()) == 1 for line in body.splitlines())
 
 
 def test_a_near_command_is_named(invoke):

@@ -50,8 +50,38 @@ def test_do_sample_decides_in_generation_config_only():
 
 
 def test_advice_that_cannot_be_followed_is_told():
-    with pytest.warns(UserWarning, match="num_beams, typical_p: not applied"):
-        read_recommended({"num_beams": 4, "typical_p": 0.9, "epsilon_cutoff": 0.0}, "safetensors")
+    with pytest.warns(UserWarning, match="num_beams, penalty_alpha: not applied"):
+        read_recommended({"num_beams": 4, "penalty_alpha": 0.6, "guidance_scale": 1.0}, "safetensors")
+
+
+def test_advice_under_other_names_is_followed():
+    config = {
+        "do_sample": True,
+        "typical_p": 0.9,
+        "epsilon_cutoff": 0.0,
+        "suppress_tokens": [7, 3],
+        "min_new_tokens": 4,
+        "exponential_decay_length_penalty": [5, 1.1],
+        "forced_bos_token_id": 2,
+        "bad_words_ids": [[1, 2]],
+    }
+    params = SamplingParams(**read_recommended(config, "safetensors"))
+    assert (params.typical_p, params.temperature, params.banned_ids) == (0.9, 1.0, (3, 7))
+    assert (params.min_tokens, params.forced_bos_ids, params.bad_words_ids) == (4, (2,), ((1, 2),))
+    assert (params.exponential_decay_start, params.exponential_decay_factor) == (5, 1.1)
+    quiet = read_recommended(config | {"do_sample": False}, "safetensors")
+    assert "typical_p" not in quiet and quiet["banned_ids"] == [7, 3]
+    gguf = SamplingParams(
+        **read_recommended({"penalty_last_n": -1, "mirostat": 2, "temperature": 0.5}, "gguf")
+    )
+    assert gguf.penalty_last_n is None and gguf.mirostat == 2
+
+
+def test_what_an_order_brings_is_told():
+    chosen, settings = resolve(order="llamacpp", temperature=1.0, repetition_penalty=1.1)
+    assert (chosen.penalty_last_n, settings["penalty_last_n"].origin) == (64, "order llamacpp")
+    chosen, settings = resolve(SamplingParams(order="llamacpp"), order="hf")
+    assert (chosen.penalty_last_n, chosen.ties) == (None, "all")
 
 
 def test_a_seed_is_drawn_only_where_chance_decides():
@@ -66,6 +96,7 @@ def test_a_seed_is_drawn_only_where_chance_decides():
 def test_what_has_no_effect_is_said():
     assert resolve(top_k=5)[1]["top_k"].note == "no effect: temperature is 0"
     assert resolve(top_k=5, temperature=1.0)[1]["top_k"].note == ""
+    assert resolve(xtc_threshold=0.2)[1]["xtc_threshold"].note == "no effect: xtc_probability is not set"
 
 
 def test_errors():

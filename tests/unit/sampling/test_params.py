@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import pickle
@@ -23,8 +24,11 @@ def test_the_default_is_greedy_and_has_no_processors():
 def test_every_field_of_every_processor_is_a_parameter():
     names = {p.name: p for p in SamplingParams.fields()}
     for processor in samplers:
-        for field in inspect.signature(samplers[processor]).parameters:
-            assert names[field].processor == processor
+        for field in dataclasses.fields(samplers[processor]):
+            if "shared" in field.metadata:
+                assert names[field.name].processor != processor
+            else:
+                assert names[field.name].processor == processor
     assert list(inspect.signature(SamplingParams).parameters) == [p.name for p in SamplingParams.fields()]
     assert all(p.help for p in names.values())
     assert (
@@ -73,7 +77,27 @@ def outside(p):
             5,
         )
     if p.kind == "strings":
-        yield from ("", [""], [1], {"a": 1}, 5)
+        yield from ("", [""], [1], [[1]], {"a": 1}, 5)
+    if p.kind == "names":
+        yield from ("", [], ["hf", "hf"], [1], {"hf": 1}, 5)
+    if p.kind == "choice":
+        yield from ("", "ID", 5, ["all"])
+    if p.kind == "sequences":
+        yield from ([1], [[]], [["1"]], [[-1]], [[2**31]], {"a": 1}, 5, "1,2")
+    if p.kind == "sequence_bias":
+        yield from (
+            [[1, 2]],
+            [[[1], "2"]],
+            [[[1], math.nan]],
+            [[[], 1.0]],
+            [[[1], 1e9]],
+            [[[1], 1, 1]],
+            {1: 2.0},
+            5,
+        )
+        yield [[[1], 1.0], [[1], 2.0]]
+    if p.kind == "functions":
+        yield from ([1], ["name"], 5, {"a": len}, len)
 
 
 @pytest.mark.parametrize("p", SamplingParams.fields(), ids=lambda p: p.name)
@@ -89,7 +113,7 @@ def test_bounds_are_inside(p):
     if p.kind in ("int", "float"):
         for bound in (p.minimum, p.maximum):
             if bound is not None:
-                others = {"max_tokens": None} if p.name == "min_tokens" else {}
+                others = {"temperature": 1} if p.name in ("xtc_probability", "dynatemp_range") else {}
                 assert getattr(SamplingParams(**{p.name: bound}, **others), p.name) == bound
 
 
@@ -140,8 +164,16 @@ def test_frozen_equal_hashed_copied_pickled():
 
 
 def test_settings_without_effect_are_told():
-    assert SamplingParams(top_p=0.9, seed=1, repetition_penalty=1.1).without_effect() == ["top_p", "seed"]
-    assert SamplingParams(top_p=0.9, seed=1, temperature=1).without_effect() == []
+    assert SamplingParams(top_p=0.9, seed=1, repetition_penalty=1.1).without_effect() == {
+        "seed": "temperature is 0",
+        "top_p": "temperature is 0",
+    }
+    assert SamplingParams(top_p=0.9, seed=1, temperature=1).without_effect() == {}
+    why = "repetition_penalty or presence_penalty or frequency_penalty is not set"
+    assert SamplingParams(penalty_last_n=5).without_effect() == {"penalty_last_n": why}
+    assert SamplingParams(order="llamacpp").without_effect() == {}
+    assert SamplingParams(order="hf", typical_p=0.5).without_effect() == {"typical_p": "temperature is 0"}
+    assert SamplingParams(typical_p=0.5).without_effect() == {}
 
 
 def test_order_of_processors():
@@ -154,5 +186,62 @@ def test_order_of_processors():
         "min_tokens": 1,
     }
     params = SamplingParams(banned_ids=[2], allowed_ids=[1, 2], logit_bias={1: 1}, **values)
+    assert list(params.stages())[-3:] == ["top_k", "top_p", "min_p"]
     names = "LogitBias AllowedIds BannedIds MinTokens Penalties Temperature TopK TopP MinP"
     assert [type(p).__name__ for p in params.processors()] == names.split()
+
+
+def test_an_order_is_a_list_of_stages_or_a_preset():
+    cuts = {"temperature": 1, "top_k": 5, "top_p": 0.5, "min_p": 0.1}
+    for order, stages in (
+        ("pellucid", "temperature top_k top_p min_p"),
+        ("hf", "temperature top_k top_p min_p"),
+        ("vllm", "temperature min_p top_k top_p"),
+        ("llamacpp", "top_k top_p min_p temperature"),
+        (["min_p", "top_p", "temperature", "top_k", "xtc"], "min_p top_p temperature top_k"),
+    ):
+        assert list(SamplingParams(order=order, **cuts).stages()) == stages.split()
+    assert list(SamplingParams(order="llamacpp", temperature=1, mirostat=2).stages()) == [
+        "temperature",
+        "mirostat",
+    ]
+
+
+def test_orders_that_contradict_what_is_set_are_refused():
+    for wrong, match in (
+        ({"order": "hff"}, "no stage 'hff'; did you mean hf"),
+        ({"order": ["temperature", "hf"]}, "'hf' is a whole order and stands alone"),
+        ({"order": ["temperature"], "top_k": 3}, "top_k: the order has no stage 'top_k'"),
+        ({"order": "vllm", "typical_p": 0.5}, "typical_p: the order 'vllm' has no stage"),
+        ({"order": "hf", "presence_penalty": 0.5}, "presence_penalty: the order 'hf' does not have it"),
+        ({"order": "llamacpp", "mirostat": 1, "top_k": 3}, "no stage 'top_k' with mirostat"),
+        ({"xtc_probability": 0.5}, "set a temperature above 0"),
+        ({"dynatemp_range": 0.5}, "set a temperature above 0"),
+        ({"forced_eos_ids": [1]}, "set max_tokens"),
+    ):
+        with pytest.raises(UsageError, match=match):
+            SamplingParams(**wrong)
+
+
+def test_the_rules_of_an_order_take_the_place_of_defaults():
+    params = SamplingParams(order="llamacpp", repetition_penalty=1.1)
+    assert (params.penalty_scope, params.penalty_last_n) == ("all", 64)
+    assert params.non_defaults() == {"order": ("llamacpp",), "repetition_penalty": 1.1}
+    assert params.replace(order="pellucid") == SamplingParams(repetition_penalty=1.1)
+    everything = params.replace(penalty_last_n=None)
+    assert everything.penalty_last_n is None and eval(repr(everything)) == everything  # noqa: S307
+    for p in (params, everything):
+        assert SamplingParams(**p.to_dict()) == p == pickle.loads(pickle.dumps(p))
+
+
+def test_sequences_and_functions():
+    params = SamplingParams(bad_words_ids=[(3, 1), [3, 1], [2]], sequence_bias={(1, 2): 0.5})
+    assert params.bad_words_ids == ((3, 1), (2,)) and params.sequence_bias == (((1, 2), 0.5),)
+    assert SamplingParams(**params.to_dict()) == params
+    with pytest.raises(UsageError, match="bad_words_ids: token id 3 is not in the vocabulary"):
+        params.check_vocabulary(3)
+    with pytest.raises(UsageError, match="sequence_bias: token id 2 is not in the vocabulary"):
+        params.replace(bad_words_ids=[]).check_vocabulary(2)
+    assert SamplingParams(logits_processors=[len]).to_dict()["logits_processors"] == ["len"]
+    with pytest.raises(UsageError, match="expected a list of functions"):
+        SamplingParams(logits_processors=["len"])

@@ -17,6 +17,8 @@ VOCABULARY = 200
 
 class History:
     sample_index = 0
+    seed = 7
+    states = {"mirostat": (6.0,), "adaptive_p": (2.5, 10.0)}  # noqa: RUF012
 
     def __init__(self, tokens=(1, 2, 3, 2, 2), num_prompt=2, stop_ids=(0, 4)):
         self.token_ids = np.array(tokens, np.int32)
@@ -28,17 +30,43 @@ def logits(seed=0):
     return (np.random.default_rng(seed).standard_normal(VOCABULARY) * 3).astype(np.float32)
 
 
-def settings(name):
-    """Some values of each parameter that are not its default."""
-    values = {
-        "int": [1, 2, 150],
-        "float": [0.25, 0.9, 1.0],
-        "ids": [[3], [0, 1, 2, 199]],
-        "bias": [{5: 3.0}, {0: -1000, 199: 1000}],
-    }
-    for p in SamplingParams.fields():
-        if p.processor == name:
-            yield from ({p.name: v} for v in values[p.kind])
+def flatten(token_ids, logits):
+    return logits * np.float32(0.5)
+
+
+def ban(token_ids, logits):
+    logits[token_ids] = -np.inf
+    return logits
+
+
+VALUES = {
+    "int": [1, 2, 3, 150],
+    "float": [0.05, 0.25, 0.9, 1.0, 2.0],
+    "ids": [[3], [0, 1, 2, 199]],
+    "bias": [{5: 3.0}, {0: -1000, 199: 1000}],
+    "sequences": [[[3]], [[2, 2, 7], [9], [3, 2]]],
+    "sequence_bias": [[[[2, 2, 7], 3.0], [[7], -1.0]]],
+    "functions": [[flatten], [ban, flatten]],
+}
+NEEDED = {  # what some stages refuse to be without
+    "xtc": {"temperature": 1},
+    "dynatemp": {"temperature": 1},
+    "forced_tokens": {"max_tokens": 4},
+}
+
+
+def stages(name):
+    """The stage with some values of each of its parameters that are not the default."""
+    parameters = {p.name: p for p in SamplingParams.fields()}
+    for p in parameters.values():
+        if p.processor != name:
+            continue
+        for value in VALUES.get(p.kind, p.choices):
+            if p.kind in ("int", "float") and not p._in_range(value):
+                continue
+            switch = {q: VALUES[parameters[q].kind][1] for q in p.modifies[:1]}
+            params = SamplingParams(**{**NEEDED.get(name, {}), **switch, p.name: value})
+            yield params.stages().get(name) or samplers[name]()
 
 
 @pytest.mark.parametrize("name", list(samplers))
@@ -50,9 +78,8 @@ def test_identity_at_its_default(name):
 
 @pytest.mark.parametrize("name", list(samplers))
 def test_pure_and_never_empty(name):
-    for values in settings(name):
+    for processor in stages(name):
         for seed in range(5):
-            (processor,) = SamplingParams(**values).processors() or [samplers[name]()]
             x = logits(seed)
             first = processor(History(), x.copy())
             assert first.dtype == np.float32 and first.shape == x.shape
@@ -65,8 +92,7 @@ def test_pure_and_never_empty(name):
 @pytest.mark.parametrize("name", [name for name in samplers if samplers[name].scope == "token"])
 def test_scope_token_means_each_logit_by_itself(name):
     """The other logits are replaced by others: the first twenty come out the same."""
-    for values in settings(name):
-        (processor,) = SamplingParams(**values).processors() or [samplers[name]()]
+    for processor in stages(name):
         x, y = logits(1), logits(2)
         y[:20] = x[:20]
         first, second = processor(History(), x.copy()), processor(History(), y.copy())
@@ -76,8 +102,7 @@ def test_scope_token_means_each_logit_by_itself(name):
 @pytest.mark.parametrize("name", [name for name in samplers if samplers[name].scope == "top"])
 def test_scope_top_means_the_head_decides(name):
     """What lies below everything kept may be anything lower."""
-    for values in settings(name):
-        (processor,) = SamplingParams(**values).processors() or [samplers[name]()]
+    for processor in stages(name):
         x = logits(1)
         kept = processor(History(), x.copy()) > -np.inf
         y = np.where(kept, x, x - np.float32(50)).astype(np.float32)

@@ -1,0 +1,33 @@
+"""eta_cutoff: a floor that sinks as the entropy grows (Hewitt et al. 2022, arXiv 2210.15191)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pellucid import _native
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
+from pellucid.types import Float32
+
+
+@samplers.register("eta")
+@dataclass(frozen=True)
+class Eta:
+    order: ClassVar[int] = 830
+    keeps_argmax: ClassVar[bool] = True
+    scope: ClassVar[Scope] = "all"
+
+    eta_cutoff: float = parameter(
+        0.0,
+        "float",
+        "only tokens of at least min(e, sqrt(e) exp(-entropy)) can be chosen (the first always can); 0: all",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    min_keep: int = shared(1)
+    ties: str = shared("id")
+
+    def __call__(self, step: Step, logits: Float32) -> Float32:
+        if self.eta_cutoff > 0.0:
+            _native.keep_eta(logits, self.eta_cutoff, self.min_keep, self.ties == "all")
+        return logits
