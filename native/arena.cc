@@ -2,35 +2,77 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <chrono>
 #include <new>
 
 namespace pellucid {
 namespace {
+
 constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kSmallPage = 4096;  // the least of any system
 constexpr size_t kChunk = size_t{64} << 20;  // pages are touched only when used
+
+size_t whole_pages(size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
+uint8_t* page_after(const void* p) { return reinterpret_cast<uint8_t*>(whole_pages(reinterpret_cast<uintptr_t>(p))); }
+
 }  // namespace
+
+Arena::Arena(size_t expected) {
+  if (expected == 0) return;
+  // Packed rows are padded to whole panels: room for some more than the file has.
+  const Chunk& chunk = add_chunk(expected + expected / 16);
+  uint8_t* start = chunk.next;
+  toucher_ = std::thread([this, start, expected] { touch(start, expected); });
+}
+
+// One byte of each page. The weights may be written meanwhile: an atomic "or" with nothing loses no byte of theirs.
+// (madvise(MADV_POPULATE_WRITE) would hold the lock of all mappings, and the imports wait for it.)
+void Arena::touch(uint8_t* start, size_t bytes) {
+  for (size_t at = 0; at < bytes && !stop_.load(std::memory_order_relaxed);) {
+    if (at >= handed_out_.load(std::memory_order_relaxed) + kAhead) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      continue;
+    }
+    __atomic_fetch_or(start + at, uint8_t{0}, __ATOMIC_RELAXED);
+    at += kSmallPage;
+  }
+}
+
+Arena::Chunk& Arena::add_chunk(size_t bytes) {
+  const size_t size = whole_pages(std::max(bytes, kChunk)), mapped = size + kHugePage;
+  void* mapping = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapping == MAP_FAILED) throw std::bad_alloc();
+  uint8_t* start = page_after(mapping);
+#ifdef MADV_HUGEPAGE
+  madvise(start, size, MADV_HUGEPAGE);
+#endif
+  chunks_.push_back({mapping, mapped, start, start + size});
+  return chunks_.back();
+}
 
 uint8_t* Arena::allocate(size_t bytes) {
   bytes = (bytes + 63) / 64 * 64;
-  if (chunks_.empty() || static_cast<size_t>(chunks_.back().end - chunks_.back().next) < bytes) {
-    const size_t size = ((bytes > kChunk ? bytes : kChunk) + kHugePage - 1) / kHugePage * kHugePage;
-    const size_t mapped = size + kHugePage;
-    void* mapping = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (mapping == MAP_FAILED) throw std::bad_alloc();
-    auto* start = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(mapping) + kHugePage - 1) / kHugePage * kHugePage);
-#ifdef MADV_HUGEPAGE
-    madvise(start, size, MADV_HUGEPAGE);
-#endif
-    chunks_.push_back({mapping, mapped, start, start + size});
-  }
+  if (chunks_.empty() || static_cast<size_t>(chunks_.back().end - chunks_.back().next) < bytes) add_chunk(bytes);
   Chunk& chunk = chunks_.back();
   uint8_t* result = chunk.next;
   chunk.next += bytes;
   used_ += bytes;
+  if (chunks_.size() == 1) handed_out_.fetch_add(bytes, std::memory_order_relaxed);
   return result;
 }
 
+void Arena::settle() {
+  stop_ = true;
+  if (!toucher_.joinable()) return;
+  toucher_.join();
+  uint8_t* unused = page_after(chunks_.front().next);
+  if (unused < chunks_.front().end) madvise(unused, static_cast<size_t>(chunks_.front().end - unused), MADV_DONTNEED);
+}
+
 Arena::~Arena() {
+  stop_ = true;
+  if (toucher_.joinable()) toucher_.join();
   for (const Chunk& chunk : chunks_) munmap(chunk.mapping, chunk.mapped);
 }
 

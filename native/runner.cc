@@ -12,6 +12,7 @@ namespace {
 using quant::Format;
 
 constexpr int64_t kSerialElements = 8192;  // elementwise work below this is not worth a second thread
+constexpr int64_t kPackBytes = 2 << 20;     // of a file in memory at a time, beside what is packed of them
 constexpr int64_t kTakeBytes = 32 << 10;   // weights taken at a time, at least
 
 struct PackArgs {
@@ -66,6 +67,7 @@ double seconds_of(ThreadPool& pool, const Stage& stage) {
 }  // namespace
 
 double Runner::probe_read(int64_t bytes) {
+  packing_.wait();
   Arena arena;
   uint8_t* data = arena.allocate(static_cast<size_t>(bytes));
   std::memset(data, 1, static_cast<size_t>(bytes));
@@ -75,15 +77,17 @@ double Runner::probe_read(int64_t bytes) {
 }
 
 double Runner::probe_dot(int64_t turns) {
+  packing_.wait();
+  turns *= num_threads();
   const Buffer data = make_buffer(256), sink = make_buffer(static_cast<size_t>(64 * num_threads()));
   std::memset(data.get(), 1, 256);
   const Stage stage = make_stage(kernels_.probe_dot, ProbeArgs{data.get(), reinterpret_cast<int8_t*>(sink.get()), turns}, false);
-  const double dots = static_cast<double>(turns) * 16 * num_threads();
+  const double dots = static_cast<double>(turns) * 16;
   return dots * 64 * 2 / seconds_of(pool_, stage);
 }
 
-Runner::Runner(int num_threads, const Kernels& kernels)
-    : kernels_(kernels), pool_(num_threads), arena_(std::make_shared<Arena>()) {}
+Runner::Runner(int num_threads, const Kernels& kernels, std::shared_ptr<Arena> arena)
+    : kernels_(kernels), pool_(num_threads), arena_(std::move(arena)) {}
 
 std::shared_ptr<Matrix> Runner::allocate(int format, int64_t outputs, int64_t inputs) {
   const auto f = static_cast<Format>(format);
@@ -92,16 +96,33 @@ std::shared_ptr<Matrix> Runner::allocate(int format, int64_t outputs, int64_t in
   return std::make_shared<Matrix>(Matrix{arena_, data, {}, format, outputs, inputs, panels, bytes});
 }
 
-void Runner::pack(Matrix& m, int64_t first, const uint8_t* data, int64_t rows) {
+Stage Runner::packing_stage(const Matrix& m, int64_t first, const uint8_t* data, int64_t rows) const {
   const auto f = static_cast<Format>(m.format);
   const int64_t panel_rows = quant::panel_rows(f), panels = (rows + panel_rows - 1) / panel_rows;
   uint8_t* packed = m.data + first / panel_rows * m.panel_bytes;
   const PackArgs args{f, data, packed, rows, m.inputs, panels, m.panel_bytes, kernels_.wide_is_signed};
-  const Stage stage = make_stage(pack_stage, args, false);
+  return make_stage(pack_stage, args, false);
+}
+
+void Runner::pack(Matrix& m, int64_t first, const uint8_t* data, int64_t rows) {
+  packing_.wait();
+  const Stage stage = packing_stage(m, first, data, rows);
   pool_.run(&stage, 1);
 }
 
+void Runner::pack_mapped(Matrix& m, const uint8_t* data) {
+  const quant::FormatInfo& f = quant::info(static_cast<Format>(m.format));
+  const int64_t row_bytes = m.inputs / f.block_size * f.block_bytes;
+  const int64_t step = std::max<int64_t>(1, kPackBytes / (row_bytes * kPackRows)) * kPackRows;
+  for (int64_t first = 0; first < m.outputs; first += step) {
+    const int64_t rows = std::min(step, m.outputs - first);
+    const uint8_t* part = data + first * row_bytes;
+    packing_.add(packing_stage(m, first, part, rows), part, static_cast<size_t>(rows * row_bytes));
+  }
+}
+
 void Runner::submit(const Stage* stages, int num_stages) {
+  packing_.wait();
   if (recording_) recording_->stages.insert(recording_->stages.end(), stages, stages + num_stages);
   if (std::all_of(stages, stages + num_stages, [](const Stage& s) { return s.serial; })) {
     for (int i = 0; i < num_stages; ++i) {

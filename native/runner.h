@@ -9,6 +9,7 @@
 
 #include "arena.h"
 #include "kernels/kernels.h"
+#include "packing.h"
 #include "threads.h"
 
 namespace pellucid {
@@ -44,7 +45,7 @@ struct Program {
 
 class Runner {
  public:
-  Runner(int num_threads, const Kernels& kernels);
+  Runner(int num_threads, const Kernels& kernels, std::shared_ptr<Arena> arena = std::make_shared<Arena>());
 
   const Kernels& kernels() const { return kernels_; }
   int num_threads() const { return pool_.num_threads(); }
@@ -54,6 +55,9 @@ class Runner {
   // multiple of kPackRows; rows are too, but for the last of the matrix. Sizes are the caller's to check.
   std::shared_ptr<Matrix> allocate(int format, int64_t outputs, int64_t inputs);
   void pack(Matrix& matrix, int64_t first, const uint8_t* data, int64_t rows);
+  // All rows, later: `data`, pages of a file's map, stays until finish_packing(). Operations wait for it.
+  void pack_mapped(Matrix& matrix, const uint8_t* data);
+  void finish_packing() { packing_.finish(); }
 
   void linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights);
   void embed(EmbedArgs args);
@@ -73,9 +77,13 @@ class Runner {
   void start_recording() { recording_ = std::make_unique<Program>(); }
   bool is_recording() const { return recording_ != nullptr; }
   std::unique_ptr<Program> stop_recording() { return std::move(recording_); }
-  void run(const Program& program) { pool_.run(program.stages.data(), static_cast<int64_t>(program.stages.size())); }
+  void run(const Program& program) {
+    packing_.wait();
+    pool_.run(program.stages.data(), static_cast<int64_t>(program.stages.size()));
+  }
 
  private:
+  Stage packing_stage(const Matrix& matrix, int64_t first, const uint8_t* data, int64_t rows) const;
   void submit(const Stage* stages, int num_stages);
   // Space that lives as long as the operation, or as the program that is being recorded.
   uint8_t* scratch(int slot, size_t bytes);
@@ -89,6 +97,7 @@ class Runner {
   Buffer attention_[3];  // plan, partials, workspaces
   size_t attention_bytes_[3] = {0, 0, 0};
   std::unique_ptr<Program> recording_;
+  Packing packing_{pool_};  // the last: ends before what it uses
 };
 
 }  // namespace pellucid

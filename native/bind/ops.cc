@@ -45,6 +45,7 @@ struct HeldProgram {
 
 // The runner and, while recording, the arrays to keep alive.
 struct PyRunner {
+  std::vector<nb::object> sources;  // what is being packed; before the runner, so that it outlives the packing
   Runner runner;
   std::vector<nb::object> arrays;
 
@@ -85,6 +86,22 @@ void pack_rows(PyRunner& self, Matrix& m, int64_t first, RawBytes data) {
   require(rows % kPackRows == 0 || first + rows == m.outputs, "rows are packed 32 at a time");
   nb::gil_scoped_release release;
   self.runner.pack(m, first, data.data(), rows);
+}
+
+void pack_mapped(PyRunner& self, std::shared_ptr<Matrix> m, RawBytes data) {
+  check_bytes(data, quant::info(static_cast<quant::Format>(m->format)), m->outputs, m->inputs);
+  self.sources.push_back(nb::cast(data));
+  self.sources.push_back(nb::cast(m));
+  self.runner.pack_mapped(*m, data.data());
+}
+
+void finish_packing(PyRunner& self) {
+  {
+    nb::gil_scoped_release release;
+    self.runner.finish_packing();
+    self.runner.arena()->settle();
+  }
+  self.sources.clear();
 }
 
 void linear(PyRunner& self, Floats x, const std::vector<std::shared_ptr<Matrix>>& weights, const std::vector<Floats>& y) {
@@ -274,17 +291,27 @@ void bind_ops(nb::module_& m) {
   nb::class_<HeldProgram>(m, "Program", "Recorded operations over fixed buffers.")
       .def_prop_ro("num_stages", [](const HeldProgram& p) { return p.program->stages.size(); });
 
+  nb::class_<Arena>(m, "Arena", "Memory for packed weights, touched ahead of its use by a thread of its own.")
+      .def("__init__", [](Arena* self, int64_t expected) {
+        require(expected >= 0 && expected <= (int64_t{1} << 46), "expected must be 0 to 2**46 bytes");
+        new (self) Arena(static_cast<size_t>(expected));
+      }, nb::arg("expected"))
+      .def_prop_ro("used", [](const Arena& a) { return a.used(); });
+
   nb::class_<PyRunner>(m, "Runner", "A pool of threads and the kernels of one instruction set.")
-      .def("__init__", [](PyRunner* self, int num_threads, std::optional<std::string> isa) {
+      .def("__init__", [](PyRunner* self, int num_threads, std::optional<std::string> isa, std::shared_ptr<Arena> arena) {
         require(num_threads >= 1 && num_threads <= 1024, "num_threads must be 1 to 1024");
         const Kernels* kernels = isa ? find_kernels(isa->c_str()) : &best_kernels();
         if (!kernels) throw nb::value_error(("this machine does not run the instruction set " + *isa).c_str());
-        new (self) PyRunner{Runner(num_threads, *kernels), {}};
-      }, nb::arg("num_threads"), nb::arg("isa").none() = nb::none())
+        new (self) PyRunner{{}, Runner(num_threads, *kernels, arena ? arena : std::make_shared<Arena>()), {}};
+      }, nb::arg("num_threads"), nb::arg("isa").none() = nb::none(), nb::arg("arena").none() = nb::none())
       .def_prop_ro("num_threads", [](const PyRunner& r) { return r.runner.num_threads(); })
       .def_prop_ro("isa", [](const PyRunner& r) { return std::string(r.runner.kernels().name); })
       .def_prop_ro("packed_bytes", [](const PyRunner& r) { return r.runner.arena()->used(); })
       .def("allocate", allocate, nb::arg("format"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("bias").none())
+      .def("pack_mapped", pack_mapped, nb::arg("matrix"), nb::arg("data"),
+           "Pack all rows later, on a thread of its own; `data` lies in a file's map, whose pages are given back.")
+      .def("finish_packing", finish_packing, "Wait for what `pack_mapped` began, and let go of its data.")
       .def("pack_rows", pack_rows, nb::arg("matrix"), nb::arg("first"), nb::arg("data"))
       .def("linear", linear)
       .def("embed", embed)

@@ -32,10 +32,19 @@ class Program:
     @property
     def num_stages(self) -> int: ...
 
+class Arena:
+    """
+    Memory for packed weights, touched ahead of its use by a thread of its own.
+    """
+
+    def __init__(self, expected: int) -> None: ...
+    @property
+    def used(self) -> int: ...
+
 class Runner:
     """A pool of threads and the kernels of one instruction set."""
 
-    def __init__(self, num_threads: int, isa: str | None = None) -> None: ...
+    def __init__(self, num_threads: int, isa: str | None = None, arena: Arena | None = None) -> None: ...
     @property
     def num_threads(self) -> int: ...
     @property
@@ -45,6 +54,14 @@ class Runner:
     def allocate(
         self, format: str, outputs: int, inputs: int, bias: NDArray[np.float32] | None
     ) -> Matrix: ...
+    def pack_mapped(self, matrix: Matrix, data: NDArray[np.uint8]) -> None:
+        """
+        Pack all rows later, on a thread of its own; `data` lies in a file's map, whose pages are given back.
+        """
+
+    def finish_packing(self) -> None:
+        """Wait for what `pack_mapped` began, and let go of its data."""
+
     def pack_rows(self, matrix: Matrix, first: int, data: NDArray[np.uint8]) -> None: ...
     def linear(
         self, arg0: NDArray[np.float32], arg1: Sequence[Matrix], arg2: Sequence[NDArray[np.float32]], /

@@ -24,8 +24,10 @@ from pellucid.settings import Setting, Settings
 from pellucid.stream import Stream
 
 if TYPE_CHECKING:
+    from pellucid import _native
     from pellucid.fetch.progress import Progress
     from pellucid.info import ModelInfo
+    from pellucid.limits import Limits
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.text.tokenizer import Tokenizer
@@ -87,19 +89,28 @@ class LLM(Sessions):
 
     @classmethod
     def from_options(
-        cls, path_or_name: str | os.PathLike[str], options: LoadOptions, progress: Progress | None = None
+        cls,
+        path_or_name: str | os.PathLike[str],
+        options: LoadOptions,
+        progress: Progress | None = None,
+        arena: _native.Arena | None = None,
     ) -> LLM:
-        """As the constructor, for callers other than Python code, whose name stands in `options.origin`."""
+        """As the constructor, for callers other than Python code, whose name stands in `options.origin`.
+        arena: memory for the weights that the caller has asked for already."""
         llm = cls.__new__(cls)
-        llm._open(path_or_name, options, progress)
+        llm._open(path_or_name, options, progress, arena)
         return llm
 
     def _open(
-        self, path_or_name: str | os.PathLike[str], options: LoadOptions, progress: Progress | None
+        self,
+        path_or_name: str | os.PathLike[str],
+        options: LoadOptions,
+        progress: Progress | None,
+        arena: _native.Arena | None = None,
     ) -> None:
         self._options = options
         start = perf_counter()
-        self._loaded: Loaded | None = load(path_or_name, options, progress)
+        self._loaded: Loaded | None = load(path_or_name, options, progress, arena)
         self._driver = Driver(self._loaded.engine, self._loaded.eos_ids)
         self.load_seconds = perf_counter() - start
 
@@ -281,6 +292,18 @@ class LLM(Sessions):
 
         loaded = self._need()
         return describe(loaded.checkpoint, loaded.model, loaded.tokenizer, loaded.eos_ids)
+
+    def limits(self) -> Limits | None:
+        """What this machine can do at most with these weights and threads, probed now (about a second, and
+        256 MiB of memory meanwhile). None: the backend is not the native one. No request may run meanwhile."""
+        from pellucid.limits import probe
+
+        loaded = self._need()
+        if loaded.ops.name != "cpu":
+            return None
+        quantised = any(name not in ("F32", "F16", "BF16") for name in self.info.formats)
+        ops: Any = loaded.ops
+        return probe(ops.runner, ops.matrix_shapes, loaded.model.vocabulary_size, quantised=quantised)
 
     def close(self) -> None:
         """Abort what runs and let the memory go. A closed LLM answers with UsageError."""

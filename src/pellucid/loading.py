@@ -13,6 +13,7 @@ from pellucid.info import automatic_kv_format, end_of_sequence_ids, weight_forma
 from pellucid.settings import DEFAULT, MACHINE, MODEL_FILE, Setting, Settings
 
 if TYPE_CHECKING:
+    from pellucid import _native
     from pellucid.engine.engine import Engine
     from pellucid.fetch.progress import Progress
     from pellucid.models.base import Model
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from pellucid.weights.checkpoint import Checkpoint
 
 BACKENDS = {"cpu": ("pellucid.ops.cpu", "CpuOps"), "reference": ("pellucid.ops.reference", "ReferenceOps")}
+# What the first request will import: imported while the weights are being packed.
+FIRST_REQUEST = (
+    "pellucid.running",
+    "pellucid.resolve",
+    "pellucid.sampling.sampler",
+    "pellucid.decoding.sample",
+)
 BLOCK_SIZE = 32  # positions of one KV block
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_CHUNK = 128
@@ -70,6 +78,7 @@ class Loaded:
     checkpoint: Checkpoint
     tokenizer: Tokenizer
     model: Model
+    ops: Ops
     engine: Engine
     capacity: Capacity
     eos_ids: frozenset[int]
@@ -77,15 +86,18 @@ class Loaded:
 
 
 def load(
-    path_or_name: str | os.PathLike[str], options: LoadOptions, progress: Progress | None = None
+    path_or_name: str | os.PathLike[str],
+    options: LoadOptions,
+    progress: Progress | None = None,
+    arena: _native.Arena | None = None,
 ) -> Loaded:
     """Locate, open, pack the weights and make the engine.
 
+    Packing goes on in native threads from the first matrix on, while the vocabulary is read and the rest is
+    imported; it is done when this returns. arena: memory for it that was asked for before.
     Errors: UsageError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError.
     """
-    from pellucid.engine.engine import Engine
     from pellucid.models.base import models
-    from pellucid.text.tokenizer import load_tokenizer
     from pellucid.weights.checkpoint import open_checkpoint
     from pellucid.weights.locate import locate
 
@@ -94,10 +106,14 @@ def load(
     checkpoint = open_checkpoint(path)
     family = models[checkpoint.architecture]
     formats = weight_formats(checkpoint)
-    tokenizer = load_tokenizer(path)
     threads = options.num_threads or usable_cpus()
-    model = family.load(checkpoint, ops := _backend(options.backend or "cpu", threads))
-    checkpoint.release()
+    ops = _backend(options.backend or "cpu", threads, arena, checkpoint)
+    model = family.load(checkpoint, ops)
+
+    from pellucid.engine.engine import Engine
+    from pellucid.text.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(path)
     kv_format = options.kv_format or "auto"
     if kv_format == "auto":
         kv_format = automatic_kv_format(formats)
@@ -125,14 +141,25 @@ def load(
         context_length=capacity.context_length,
     )
     eos_ids = end_of_sequence_ids(checkpoint, tokenizer)
+    for module in FIRST_REQUEST:
+        importlib.import_module(module)
+    ops.finish_loading()
+    checkpoint.release()
     settings = _settings(options, os.fspath(path_or_name), str(path), threads, kv_format, capacity, eos_ids)
-    return Loaded(checkpoint, tokenizer, model, engine, capacity, eos_ids, settings)
+    return Loaded(checkpoint, tokenizer, model, ops, engine, capacity, eos_ids, settings)
 
 
-def _backend(name: str, threads: int) -> Ops:
+def _backend(name: str, threads: int, arena: _native.Arena | None, checkpoint: Checkpoint) -> Ops:
     module, class_name = BACKENDS[name]
     kind = getattr(importlib.import_module(module), class_name)
-    ops: Ops = kind(threads) if name == "cpu" else kind()
+    if name != "cpu":
+        plain: Ops = kind()
+        return plain
+    if arena is None:
+        from pellucid import _native
+
+        arena = _native.Arena(checkpoint.num_bytes)
+    ops: Ops = kind(threads, arena=arena)
     return ops
 
 

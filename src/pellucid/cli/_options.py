@@ -135,7 +135,8 @@ def open_llm() -> LLM:
         backend=said.get("backend"),
         origin=COMMAND_LINE,
     )
-    return LLM.from_options(click.get_current_context().params["model"], options)
+    context = click.get_current_context()
+    return LLM.from_options(context.params["model"], options, arena=context.obj)
 
 
 class SamplingCommand(click.Command):

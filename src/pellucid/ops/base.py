@@ -21,8 +21,11 @@ class Ops(Protocol):
 
     # --- at load time: weights in the form that this backend multiplies -------------------------------
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> Any:
-        """A [outputs, inputs] weight (and bias [outputs]) for `linear`, repacked; the file's bytes are
-        released."""
+        """A [outputs, inputs] weight (and bias [outputs]) for `linear`, repacked, perhaps only by
+        `finish_loading`; the file's bytes are released."""
+
+    def finish_loading(self) -> None:
+        """Called once all weights were asked for; returns when they are ready."""
 
     def embedding(self, weight: Tensor) -> Any:
         """A [vocabulary, width] table for `embed`; rows are read from the file when asked for."""

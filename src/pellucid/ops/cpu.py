@@ -142,20 +142,29 @@ class CpuOps:
 
     name = "cpu"
 
-    def __init__(self, num_threads: int = 1, isa: str | None = None) -> None:
-        self.runner = _native.Runner(num_threads, isa)
+    def __init__(
+        self, num_threads: int = 1, isa: str | None = None, arena: _native.Arena | None = None
+    ) -> None:
+        self.runner = _native.Runner(num_threads, isa, arena)
         self.rope_tables: list[RopeTable] = []
+        self.matrix_shapes: list[tuple[int, int]] = []
 
     # --- at load time ---------------------------------------------------------------------------------
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> Any:
         outputs, inputs = weight.shape
         packed = self.runner.allocate(weight.format.label, outputs, inputs, bias)
+        self.matrix_shapes.append((outputs, inputs))
+        if weight.source is not None:  # later, while more is read; the file's pages are given back
+            self.runner.pack_mapped(packed, weight.data)
+            return packed
         step = max(1, PACK_BYTES // (weight.row_bytes * PACK_ROWS)) * PACK_ROWS
         for first in range(0, outputs, step):
             part = weight.rows(first, min(first + step, outputs))
             self.runner.pack_rows(packed, first, part.data)
-            part.release()  # the file's pages need not stay in memory beside the packed ones
         return packed
+
+    def finish_loading(self) -> None:
+        self.runner.finish_packing()
 
     def embedding(self, weight: Tensor) -> Embedding:
         return Embedding(weight)

@@ -80,6 +80,9 @@ class ReferenceOps:
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> ReferenceMatrix:
         return ReferenceMatrix(weight.dequantize().astype(np.float64), bias, not weight.format.is_float)
 
+    def finish_loading(self) -> None:
+        pass
+
     def embedding(self, weight: Tensor) -> Tensor:
         return weight
 

@@ -101,6 +101,11 @@ class Checkpoint:
             raise ModelFileError(source.path, f"tensor {quoted(name)}", problem)
         return tensor
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all files."""
+        return sum(source.source.size for source in set(self._sources.values()))
+
     def release(self) -> None:
         """Let all that was read of the files leave this process's memory; what is read again comes back."""
         for source in set(self._sources.values()):

@@ -218,5 +218,29 @@ def test_bench_measures_what_it_says(invoke, tiny):
         assert row["tokens_per_second"] == pytest.approx(sum(row["runs"]) / 2)
     assert data["peak_rss_bytes"] > 1 << 20
     lines = invoke(*args).stdout.splitlines()
-    assert len(lines) == 6
-    assert all("tokens/s" in line for line in lines)
+    assert sum("tokens/s" in line for line in lines) == 6
+    assert sum(line.startswith("ceilings, ") for line in lines) == 2
+
+
+def test_bench_holds_speeds_against_ceilings(invoke, tiny):
+    args = ("bench", "-m", tiny, "--prefill", "20", "--decode", "4", "--sequences", "1,3", "--runs", "1")
+    data = json.loads(invoke(*args, "--threads", "1", "--json").stdout)
+    (ceiling,) = data["ceilings"]
+    with LLM(tiny) as llm:
+        matrices = sum(outputs * inputs for outputs, inputs in llm._need().ops.matrix_shapes)
+        size = llm._need().ops.runner.packed_bytes
+    assert ceiling["bytes_per_token"] == size
+    assert ceiling["multiply_adds_per_token"] + ceiling["multiply_adds_of_the_projection"] == matrices
+    prefill, one, three = data["results"]
+    assert (one["sequences"], three["sequences"]) == (1, 3)
+    reached = one["tokens_per_second"] * size / ceiling["read_bytes_per_second"]
+    assert one["of_ceiling"] == pytest.approx(reached)
+    assert three["of_ceiling"] is None
+    ratio = 3 * one["tokens_per_second"] / three["tokens_per_second"]
+    assert three["pass_over_one_row"] == pytest.approx(ratio)
+    peak = ceiling["int8_operations_per_second"]
+    if peak is None:  # a float model
+        assert prefill["of_ceiling"] is None
+    else:
+        done = ceiling["multiply_adds_per_token"] + ceiling["multiply_adds_of_the_projection"] / 20
+        assert prefill["of_ceiling"] == pytest.approx(2 * done * prefill["tokens_per_second"] / peak)

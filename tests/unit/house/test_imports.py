@@ -17,7 +17,7 @@ PACKAGE = ROOT / "src" / "pellucid"
 # like name one file of a folder whose other files are held to another rule. "native" is pellucid._native.
 PLAIN = {"types", "errors", "registry"}
 # Plain data and checks of the front door: what a caller gives, what a caller gets, where a setting came from.
-VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve", "turn"}
+VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve", "turn", "limits"}
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
@@ -65,8 +65,11 @@ ALLOWED: dict[str, set[str]] = {
     **{name: PLAIN | VALUES | {"sampling", "weights", "text", "models.base"} for name in VALUES},
     # fetch: for the type of the progress that a caller hands to `locate`.
     **dict.fromkeys(FRONT - VALUES, PLAIN | FRONT | INSIDE | {"fetch"}),
+    # native: `Arena`, memory for the weights that is asked for before NumPy is imported, and its way to the backend.
+    **dict.fromkeys(("loading", "llm"), PLAIN | FRONT | INSIDE | {"fetch", "native"}),
+    "cli._start": {"cli", "fetch", "native"},
     "__init__": PLAIN | FRONT | {"text", "sampling", "weights.locate"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "cli._start"},
     "cli": PLAIN | FRONT | {"__init__", "glass", "text", "weights", "weights.locate", "fetch", "sampling"},
     "server": PLAIN | FRONT | {"__init__", "glass", "sampling"},
 }

@@ -1,0 +1,68 @@
+"""Where the process begins: memory for the weights is asked for before anything large is imported.
+
+The system clears memory as it is first touched; for a model's weights that takes as long as the imports of the
+command line and of NumPy together. So a thread of `_native.Arena` touches it meanwhile. This file looks at the
+arguments only to learn how much: what it does not understand costs the time, and nothing else.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pellucid import _native
+
+LOADING = ("bench", "chat", "generate")  # the commands that load one model
+
+
+def main() -> None:
+    """The entry point of `pellucid` and `python -m pellucid`."""
+    gc.set_threshold(20_000)  # a tenth of the start went to collections that find nothing
+    arena = arena_for(sys.argv[1:])
+    from pellucid.cli.main import main as run
+
+    run(prog_name="pellucid", obj=arena)
+
+
+def arena_for(arguments: Sequence[str]) -> _native.Arena | None:
+    """Memory for the model that these arguments name, where they load one and its size is known."""
+    if not arguments or arguments[0] not in LOADING or "--help" in arguments:
+        return None
+    size = model_size(model_argument(arguments))
+    if not size:
+        return None
+    from pellucid import _native
+
+    return _native.Arena(size)
+
+
+def model_argument(arguments: Sequence[str]) -> str | None:
+    """The last --model, the environment's, or None for the default."""
+    name = os.environ.get("PELLUCID_MODEL")
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument in ("-m", "--model"):
+            name = arguments[index + 1] if index + 1 < len(arguments) else name
+        elif argument.startswith("--model="):
+            name = argument.removeprefix("--model=")
+        elif argument.startswith("-m"):
+            name = argument[2:]
+    return name
+
+
+def model_size(name: str | None) -> int | None:
+    """Bytes of a GGUF file by its path or its name in the catalog; None for anything else."""
+    if name is not None and name.endswith(".gguf"):
+        try:
+            return os.stat(os.path.expanduser(name)).st_size
+        except (OSError, ValueError):
+            return None
+    from pellucid.fetch.catalog import CATALOG, DEFAULT_MODEL
+
+    recipe = CATALOG.get(name or DEFAULT_MODEL)
+    return recipe.size if recipe else None
