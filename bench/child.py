@@ -7,7 +7,7 @@ import selectors
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -19,13 +19,27 @@ class Cost:
     first_byte: float | None
     peak_rss: int
     output: str
+    messages: str = ""  # stderr
 
 
-def run(command: Sequence[str], *, timeout: float = 600) -> Cost:
-    """Run `command` without input. RuntimeError, with its messages, if it fails or exceeds `timeout` s."""
+def run(
+    command: Sequence[str],
+    *,
+    timeout: float = 600,
+    environment: Mapping[str, str] | None = None,
+    folder: str | None = None,
+) -> Cost:
+    """Run `command` without input. RuntimeError, with its messages, if it fails or exceeds `timeout` s.
+
+    Python may write bytecode, as it does where packages are installed: the round before the first that counts does.
+    """
+    variables = dict(os.environ if environment is None else environment)
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     with open(os.devnull, "rb") as nothing, tempfile.TemporaryFile() as errors:
         start = time.perf_counter()
-        process = subprocess.Popen(command, stdin=nothing, stdout=subprocess.PIPE, stderr=errors)
+        process = subprocess.Popen(
+            command, stdin=nothing, stdout=subprocess.PIPE, stderr=errors, env=variables
+        )
         try:
             output, first_byte = drain(process, start, timeout)
             # wait4 instead of Popen.wait: it gives this child's own peak, not the largest of all children.
@@ -38,12 +52,13 @@ def run(command: Sequence[str], *, timeout: float = 600) -> Cost:
                 process.wait()
             assert process.stdout is not None
             process.stdout.close()
+        errors.seek(0)
+        messages = errors.read().decode(errors="replace")
         if process.returncode != 0:
-            errors.seek(0)
-            tail = errors.read()[-2000:].decode(errors="replace")
+            tail = messages[-2000:]
             raise RuntimeError(f"{' '.join(command)}: exit status {process.returncode}\n{tail}")
     peak = usage.ru_maxrss * (1 if os.uname().sysname == "Darwin" else 1024)  # Linux counts KiB, macOS bytes
-    return Cost(wall, first_byte, peak, output.decode(errors="replace"))
+    return Cost(wall, first_byte, peak, output.decode(errors="replace"), messages)
 
 
 def drain(process: subprocess.Popen[bytes], start: float, timeout: float) -> tuple[bytes, float | None]:

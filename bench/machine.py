@@ -7,10 +7,22 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Tokens/s of one process. sequences: number decoding at a time -> tokens/s of all together. ceilings: what our own
+    `pellucid bench` says of the machine and of the model; None for a peer."""
+
+    prefill: float
+    decode: float
+    sequences: dict[int, float]
+    ceilings: dict[str, float] | None = None
 
 
 def peers_folder() -> Path:

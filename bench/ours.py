@@ -7,8 +7,10 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import child
+from machine import Throughput
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Pellucid:
     python: str = sys.executable
 
     name = "pellucid"
+    slow = False
 
     @property
     def version(self) -> str:
@@ -26,19 +29,31 @@ class Pellucid:
         except PackageNotFoundError:
             return "pellucid, not installed (run from the source tree)"
 
-    def throughput(self, model: Path, *, threads: int, prefill: int, decode: int) -> tuple[float, float]:
-        """(prefill tokens/s, decode tokens/s), one run of each after a warm-up."""
-        options = f"--threads {threads} --prefill {prefill} --decode {decode} --runs 1 --json"
-        cost = child.run([self.python, "-m", "pellucid", "bench", "--model", str(model), *options.split()])
-        speed = {row["kind"]: float(row["tokens_per_second"]) for row in json.loads(cost.output)["results"]}
-        return speed["prefill"], speed["decode"]
+    def prepare(self, model: Path) -> None:
+        """Nothing: it reads the file."""
+
+    def throughput(
+        self, model: Path, *, threads: int, prefill: int, decode: int, each: int, sequences: list[int]
+    ) -> Throughput:
+        """One run of each after a warm-up."""
+        one = self._bench(model, threads, f"--prefill {prefill} --decode {decode}")
+        numbers = ",".join(map(str, sequences))
+        many = self._bench(model, threads, f"--prefill 8 --decode {each} --depth 8 --sequences {numbers}")
+        speed = {row["kind"]: float(row["tokens_per_second"]) for row in one["results"]}
+        rows = [row for row in many["results"] if row["kind"] == "decode"]
+        in_all = {row["sequences"]: float(row["tokens_per_second"]) for row in rows}
+        return Throughput(speed["prefill"], speed["decode"], in_all, one["ceilings"][0])
+
+    def _bench(self, model: Path, threads: int, options: str) -> Any:
+        command = [self.python, "-m", "pellucid", "bench", "--model", str(model), "--runs", "1", "--json"]
+        return json.loads(child.run([*command, "--threads", str(threads), *options.split()]).output)
 
     def first_token(self, model: Path, *, threads: int, prompt: str) -> child.Cost:
         """One whole process that generates one token."""
         return child.run([*self._generate(model, threads), "--max-tokens", "1", prompt])
 
     def generation(
-        self, model: Path, *, threads: int, prompt_file: Path, context: int, decode: int
+        self, model: Path, *, threads: int, prefill: int, prompt_file: Path, context: int, decode: int
     ) -> child.Cost:
         """One whole process: the prompt of `prompt_file`, then `decode` tokens, in a context of `context`."""
         options = ["--context", str(context), "--max-tokens", str(decode), "-f", str(prompt_file)]

@@ -1,40 +1,37 @@
-"""pellucid against llama.cpp, side by side in one run: throughput, time to the first token, peak memory.
+"""pellucid against its peers, side by side in one run: throughput, time to the first token, peak memory.
 
-    python bench/peers.py MODEL.gguf ... [--threads 1,2] [--repeats 5] [--out results.json] [--peer-only]
+    python bench/peers.py MODEL.gguf ... [--threads 1,2] [--rounds 3] [--peers llama.cpp,...] [--out results.json]
+    python bench/peers.py --table results.json          the table of what was measured before
 
-Every measurement is one process. The engines alternate, in turn first and second, so that whatever else the
-machine does falls on both; medians are compared, and the spread is printed beside them. The table goes to
-stdout (Markdown), progress to stderr.
+Every measurement is one process. The engines alternate, the order turning round each time, so that whatever else
+the machine does falls on all; medians are compared, and the spread is printed beside them. The table goes to
+stdout (Markdown), progress to stderr. With --out, rounds join those that the file has, so that a long run can be
+made in pieces; --fresh begins anew. A peer that cannot be had is a line that says why.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import statistics
+import subprocess
 import sys
 import tempfile
-from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import llamacpp
 import machine
+from llamacpp import IkLlamaCpp, LlamaCpp
 from ours import Pellucid
+from pypeers import PEERS
+from report import report_of
 
 PROMPT = "The best way to learn a new skill is"
-PREFILL, DECODE = 512, 128
-CONTEXT = 1024
-
-# key: (title, unit, whether more is better, what the issue asks of the ratio)
-MEASURES = {
-    "decode": (f"decode, {DECODE} tokens", "tokens/s", True, 1.0),
-    "prefill": (f"prefill, {PREFILL} tokens", "tokens/s", True, 1.5),
-    "first_token": ("whole process, one token", "s", False, 1.0),
-    "peak_rss": (f"peak memory, {PREFILL} + 32 tokens", "MiB", False, 1.0),
-}
-
-Samples = dict[str, list[float]]
+PREFILL, DECODE, CONTEXT = 512, 128, 1024
+SEQUENCES, EACH = [1, 4, 8, 16], 32  # sequences at a time, tokens of each
+MEASURES = ("throughput", "first_token", "memory")
+DEFAULT = "llama.cpp,ik_llama.cpp,openvino-int8,openvino-int4,ctranslate2,transformers-fp32,transformers-bf16"
 
 
 def long_prompt(folder: Path) -> Path:
@@ -45,112 +42,122 @@ def long_prompt(folder: Path) -> Path:
     return path
 
 
-def measure(engine: Any, model: Path, threads: int, prompt_file: Path, samples: Samples) -> None:
+def measure(engine: Any, model: Path, threads: int, prompt_file: Path, only: Iterable[str]) -> dict[str, Any]:
     """One round: every measure of one engine once, begun when nothing else is running."""
-    samples["disturbed"].append(not machine.wait_until_idle())
-    prefill, decode = engine.throughput(model, threads=threads, prefill=PREFILL, decode=DECODE)
-    samples["prefill"].append(prefill)
-    samples["decode"].append(decode)
-    samples["first_token"].append(engine.first_token(model, threads=threads, prompt=PROMPT).wall)
-    cost = engine.generation(model, threads=threads, prompt_file=prompt_file, context=CONTEXT, decode=32)
-    samples["peak_rss"].append(cost.peak_rss / 2**20)
-
-
-def compare(
-    engines: list[Any], model: Path, threads: int, repeats: int, prompt_file: Path
-) -> dict[str, Samples]:
-    """`repeats` rounds of every engine, alternating; the order turns round each time. One more before,
-    dropped: it brings the file into the page cache."""
-    samples: dict[str, Samples] = {engine.name: defaultdict(list) for engine in engines}
-    for repeat in range(-1, repeats):
-        for engine in engines if repeat % 2 == 0 else reversed(engines):
-            target = samples[engine.name] if repeat >= 0 else defaultdict(list)
-            print(f"{model.name} -t {threads} round {repeat + 1}/{repeats}: {engine.name}", file=sys.stderr)
-            measure(engine, model, threads, prompt_file, target)
+    samples: dict[str, Any] = {"disturbed": not machine.wait_until_idle()}
+    if "throughput" in only:
+        got = engine.throughput(
+            model, threads=threads, prefill=PREFILL, decode=DECODE, each=EACH, sequences=SEQUENCES
+        )
+        samples |= {"prefill": got.prefill, "decode": got.decode}
+        samples |= {f"sequences_{number}": rate for number, rate in got.sequences.items()}
+        if got.ceilings:
+            samples["ceilings"] = got.ceilings
+    if "first_token" in only:
+        samples["first_token"] = engine.first_token(model, threads=threads, prompt=PROMPT).wall
+    if "memory" in only:
+        cost = engine.generation(
+            model, threads=threads, prefill=PREFILL, prompt_file=prompt_file, context=CONTEXT, decode=32
+        )
+        samples["peak_rss"] = cost.peak_rss / 2**20
     return samples
 
 
-def best(values: list[float], more_is_better: bool) -> float:
-    return max(values) if more_is_better else min(values)
+def available(names: list[str], models: list[Path], absent: dict[str, str]) -> list[Any]:
+    """The engines of these names that can be had; why not, for the others."""
+    every = {engine.name: engine for engine in [LlamaCpp(), IkLlamaCpp(), *PEERS]}
+    unknown = [name for name in names if name not in every]
+    if unknown:
+        sys.exit(f"no peer {', '.join(unknown)}; there are: {', '.join(every)}")
+    found: list[Any] = [Pellucid()]
+    for name in names:
+        try:
+            for model in models:
+                every[name].prepare(model)
+        except (OSError, subprocess.CalledProcessError) as error:
+            absent[name] = " ".join(str(error).split())[-300:]
+            print(f"{name}: absent: {absent[name]}", file=sys.stderr)
+        else:
+            absent.pop(name, None)
+            found.append(every[name])
+    return found
 
 
-def cell(values: list[float]) -> str:
-    """Median, and half of the spread in percent of it."""
-    middle = statistics.median(values)
-    spread = (max(values) - min(values)) / 2 / middle * 100
-    digits = 3 if middle < 10 else 1
-    return f"{middle:.{digits}f} ±{spread:.0f}%"
+def rounds(
+    engines: list[Any],
+    model: Path,
+    threads: int,
+    arguments: Any,
+    prompt_file: Path,
+    into: dict[str, Any],
+    save: Callable[[], None],
+) -> None:
+    """`rounds` of every engine (slow ones: one), alternating; before them one token of each, dropped: it brings
+    the files into the page cache and writes bytecode."""
+    only = arguments.only.split(",")
+    for engine in engines:
+        if not engine.slow:
+            with contextlib.suppress(RuntimeError):  # told in its first round
+                engine.first_token(model, threads=threads, prompt=PROMPT)
+    for number in range(arguments.rounds):
+        for engine in engines if number % 2 == 0 else reversed(engines):
+            if engine.slow and number > 0:
+                continue
+            print(f"{model.name} -t {threads} round {number + 1}: {engine.name}", file=sys.stderr, flush=True)
+            kept = into.setdefault(engine.name, {"rounds": []})
+            try:
+                kept["rounds"].append(measure(engine, model, threads, prompt_file, only))
+                kept.pop("failed", None)
+            except RuntimeError as error:
+                kept["failed"] = " ".join(str(error).split())[-300:]
+                print(f"{engine.name}: {kept['failed']}", file=sys.stderr)
+            save()  # an interrupted run keeps what it measured
 
 
-def ratio(ours: float, theirs: float, more_is_better: bool) -> float:
-    """How many times better ours is."""
-    return ours / theirs if more_is_better else theirs / ours
-
-
-def table(results: list[dict[str, Any]], names: list[str]) -> str:
-    """One row for each measure, model and number of threads. Ratio: above 1 means that the first is better;
-    of the medians, and of each engine's best round, which a busy machine disturbs least."""
-    wanted = len(names) > 1
-    header = ["model", "threads", "measure", "unit", *names] + (
-        ["ratio", "of the bests", "wanted"] if wanted else []
-    )
-    rows = [header, ["---"] * len(header)]
-    for result in results:
-        for key, (title, unit, more_is_better, target) in MEASURES.items():
-            values = [result["samples"][name][key] for name in names]
-            row = [result["model"], str(result["threads"]), title, unit, *map(cell, values)]
-            if wanted:
-                row.append(f"**{ratio(*map(statistics.median, values[:2]), more_is_better):.2f}**")
-                row.append(f"{ratio(*(best(v, more_is_better) for v in values[:2]), more_is_better):.2f}")
-                row.append(f">= {target:.1f}")
-            rows.append(row)
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--threads", default="1,2", help="comma-separated numbers of threads")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="where to write all samples as JSON")
-    parser.add_argument("--peer-only", action="store_true", help="measure llama.cpp alone")
-    arguments = parser.parse_args()
-    peer = llamacpp.find_or_build()
-    engines = [peer] if arguments.peer_only else [Pellucid(), peer]
-    report: dict[str, Any] = {
-        "machine": machine.describe(),
-        "versions": {engine.name: engine.version for engine in engines},
-        "ceilings": {},
-        "results": [],
-    }
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", default=DEFAULT, help=f"default: {DEFAULT}; there is also vllm")
+    parser.add_argument("--only", default=",".join(MEASURES), help=f"of {', '.join(MEASURES)}")
+    parser.add_argument("--out", type=Path, help="where all samples are kept as JSON")
+    parser.add_argument("--fresh", action="store_true", help="forget what --out holds")
+    parser.add_argument("--table", type=Path, help="print the table of a file that --out wrote, and end")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    if arguments.table:
+        print(report_of(json.loads(arguments.table.read_text())))
+        return
+    if not arguments.models:
+        sys.exit("name at least one GGUF file")
+    report: dict[str, Any] = {"versions": {}, "absent": {}, "ceilings": {}, "results": {}}
+    if arguments.out and arguments.out.exists() and not arguments.fresh:
+        report = json.loads(arguments.out.read_text())
+    arguments.models = [model.absolute() for model in arguments.models]
+    names = [name for name in arguments.peers.split(",") if name]
+    engines = available(names, arguments.models, report["absent"])
+    report["machine"] = machine.describe()
+    report["versions"] |= {engine.name: engine.version for engine in engines}
+
+    def save() -> None:
+        if arguments.out:
+            arguments.out.write_text(json.dumps(report, indent=1))
+
     with tempfile.TemporaryDirectory() as scratch:
         prompt_file = long_prompt(Path(scratch))
-        for threads in map(int, arguments.threads.split(",")):
+        for threads in arguments.threads.split(","):
             machine.wait_until_idle()
-            report["ceilings"][threads] = machine.ceilings(threads)
+            report["ceilings"].setdefault(threads, []).append(machine.ceilings(int(threads)))
             for model in arguments.models:
-                samples = compare(engines, model, threads, arguments.repeats, prompt_file)
-                report["results"].append({"model": model.stem, "threads": threads, "samples": samples})
-    report["machine"]["load_average_after"] = machine.describe()["load_average"]
-    if arguments.out:
-        arguments.out.write_text(json.dumps(report, indent=1))
-    rounds = [
-        r
-        for result in report["results"]
-        for samples in result["samples"].values()
-        for r in samples["disturbed"]
-    ]
-    report["machine"]["rounds_begun_on_a_busy_machine"] = f"{sum(map(int, rounds))} of {len(rounds)}"
-    for key, value in {**report["machine"], **report["versions"]}.items():
-        print(f"- {key}: {value}")
-    for threads, values in report["ceilings"].items():
-        print(
-            f"- ceiling, {threads} threads: " + ", ".join(f"{name} {value}" for name, value in values.items())
-        )
-    print()
-    print(table(report["results"], [engine.name for engine in engines]))
+                into = report["results"].setdefault(model.stem, {}).setdefault(threads, {})
+                rounds(engines, model, int(threads), arguments, prompt_file, into, save)
+    print(report_of(report))
 
 
 if __name__ == "__main__":
