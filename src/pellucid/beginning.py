@@ -9,6 +9,7 @@ from pellucid.errors import UsageError
 from pellucid.generation import Generation
 from pellucid.plan import Plan
 from pellucid.prompts import check_salt, check_template_variables, is_messages, split_prompts
+from pellucid.sampling.limits import check_by_hand
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
@@ -41,6 +42,7 @@ def begin(
     if isinstance(sample_index, bool) or not isinstance(sample_index, int) or not 0 <= sample_index < 1 << 31:
         raise UsageError(f"sample_index: expected an int from 0 to 2^31 - 1, got {sample_index!r:.40}")
     request = llm._prepare(given, params, model_defaults, parse_special, overrides)
+    check_by_hand(request.params)
     plan = Plan.of(llm, request.params, request.settings)
     held = llm._open_driver().hold(request.prompt_ids, salt=check_salt(cache_salt))
     held.sequence.sample_index = sample_index

@@ -6,7 +6,9 @@ import weakref
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from itertools import count
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pellucid.engine.engine import Engine, Request
@@ -35,6 +37,7 @@ class Driver:
         self._running: dict[int, RunningRequest] = {}
         self._dropped: deque[RunningRequest] = deque()
         self._ids = count()
+        self._expiring: list[tuple[float, int]] = []  # a heap of (when, request id)
         weakref.finalize(self, self._lock.end)  # at exit
 
     def add(self, request: RunningRequest) -> None:
@@ -45,13 +48,15 @@ class Driver:
             self._engine.add(
                 Request(
                     request.request_id,
-                    request.prompt_ids,
+                    request.run_ids,
                     request.params,
                     self._eos_ids,
                     salt=request.cache_salt,
                 )
             )
             self._running[request.request_id] = request
+            if request.expires is not None:
+                heappush(self._expiring, (request.expires, request.request_id))
 
     def advance(self, request: RunningRequest) -> None:
         """One forward pass for everybody, unless another thread's brought `request` something meanwhile."""
@@ -63,6 +68,7 @@ class Driver:
 
     def _pass(self) -> None:
         self._abort_dropped()
+        self._end_expired()
         for event in self._engine.step():
             owner = self._running.get(event.request_id)
             if owner is not None:
@@ -168,8 +174,15 @@ class Driver:
         while self._dropped:
             self._abort(self._dropped.popleft())
 
-    def _abort(self, request: RunningRequest) -> None:
+    def _end_expired(self) -> None:
+        """Ends the requests whose deadline has passed; looked at before each pass."""
+        while self._expiring and self._expiring[0][0] <= perf_counter():
+            request = self._running.get(heappop(self._expiring)[1])
+            if request is not None:
+                self._abort(request, "deadline")
+
+    def _abort(self, request: RunningRequest, reason: str = "abort") -> None:
         if self._running.pop(request.request_id, None) is not None:
             self._engine.abort(request.request_id)
         if not request.done:
-            request.abort()
+            request.abort(reason)

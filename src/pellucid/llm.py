@@ -3,38 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from time import perf_counter
-from types import TracebackType
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from pellucid.driver import Driver
 from pellucid.errors import UsageError
-from pellucid.loading import DEFAULT_MODEL, Loaded, LoadOptions, load
+from pellucid.loading import DEFAULT_MODEL, LoadOptions
+from pellucid.many import generate_all, in_windows, run_many
+from pellucid.open_model import OpenModel
 from pellucid.outputs import GenerationResult
 from pellucid.prompts import (
     check_flag,
-    check_salt,
     check_template_variables,
-    check_token_ids,
     split_prompts,
 )
 from pellucid.sessions import Sessions
-from pellucid.settings import Setting, Settings
 from pellucid.stream import Stream
 
 if TYPE_CHECKING:
     from pellucid import _native
     from pellucid.fetch.progress import Progress
-    from pellucid.info import ModelInfo
-    from pellucid.limits import Limits
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
-    from pellucid.text.tokenizer import Tokenizer
     from pellucid.types import Float32
 
 
-class LLM(Sessions):
+class LLM(OpenModel, Sessions):
     """A loaded model.
 
         llm = LLM("smollm2-135m-instruct")
@@ -101,19 +94,6 @@ class LLM(Sessions):
         llm._open(path_or_name, options, progress, arena)
         return llm
 
-    def _open(
-        self,
-        path_or_name: str | os.PathLike[str],
-        options: LoadOptions,
-        progress: Progress | None,
-        arena: _native.Arena | None = None,
-    ) -> None:
-        self._options = options
-        start = perf_counter()
-        self._loaded: Loaded | None = load(path_or_name, options, progress, arena)
-        self._driver = Driver(self._loaded.engine, self._loaded.eos_ids)
-        self.load_seconds = perf_counter() - start
-
     # --- text out -------------------------------------------------------------------------------------
     @overload
     def generate(
@@ -134,6 +114,7 @@ class LLM(Sessions):
         *,
         model_defaults: bool = False,
         parse_special: bool = False,
+        progress: bool | None = None,
         **overrides: Any,
     ) -> list[GenerationResult]: ...
 
@@ -145,9 +126,10 @@ class LLM(Sessions):
         model_defaults: bool = False,
         parse_special: bool = False,
         cache_salt: str | None = None,
+        progress: bool | None = None,
         **overrides: Any,
     ) -> GenerationResult | list[GenerationResult]:
-        """Continue a prompt, or each of a list of prompts, whose forward passes are shared.
+        """Continue a prompt, or each of a list of prompts, whose forward passes are shared; there may be thousands.
 
         prompt: text, token ids (list of ints or integer array), or a list of either.
         params, overrides: a SamplingParams (for a list of prompts also one for each), and fields that replace
@@ -155,9 +137,12 @@ class LLM(Sessions):
         model_defaults: start from the sampling values that the model's author recommends.
         parse_special: text such as "<|im_start|>" becomes control tokens; otherwise it stays text.
         cache_salt: computed prefixes are shared with requests of the same salt only (one for each tenant).
+        progress: a bar on stderr for a list of prompts; None: where stderr is a terminal.
 
         Without max_tokens it goes on until the model ends the text or the context is full (finish_reason
-        "eos" or "context"). A max_tokens that the context cannot hold is an error, told at once.
+        "eos" or "context"). A max_tokens that the context cannot hold is an error, told at once, unless
+        overflow="stop" (it ends where the context is full) or "slide" (the oldest tokens after slide_keep are
+        dropped, and each drop is told in `drops`). deadline=seconds ends it in time, keeping its text.
         Errors: UsageError (no prompt, ids outside the vocabulary, unknown or contradictory parameters),
         ContextOverflowError (the prompt, or it and max_tokens, exceed the context; says by how much),
         PellucidError (no token was left to choose, because the parameters exclude them all).
@@ -168,25 +153,49 @@ class LLM(Sessions):
             raise UsageError(
                 f"{len(prompts)} prompts, but {len(chosen)} SamplingParams; give one, or one for each"
             )
-        self._need()
-        driver = self._driver
+        if progress is not None:
+            check_flag("progress", progress)
         requests = [
             self._prepare(each, which, model_defaults, parse_special, overrides, cache_salt=cache_salt)
             for each, which in zip(prompts, chosen, strict=True)
         ]
-        try:
-            for request in requests:
-                driver.add(request)
-            for request in requests:
-                while not request.done:
-                    driver.advance(request)
-                if request.error is not None:
-                    raise request.error
-        finally:
-            for request in requests:
-                driver.abort(request)
-        results = [request.result() for request in requests]
+        results = generate_all(self._driver, requests, self._need().places, progress if several else False)
         return results if several else results[0]
+
+    def generate_iter(
+        self,
+        prompts: Iterable[str | Sequence[int]],
+        params: SamplingParams | None = None,
+        *,
+        model_defaults: bool = False,
+        parse_special: bool = False,
+        cache_salt: str | None = None,
+        **overrides: Any,
+    ) -> Iterator[tuple[int, GenerationResult]]:
+        """Continue any number of prompts: (index, result) of each as it is done, in the order of their ends.
+
+        The prompts are read as there is room, so there may be more of them than memory holds. Arguments and
+        errors: those of `generate`; an error ends the iteration and whatever runs, and so does `close`.
+        """
+        places = self._need().places
+
+        def prepared() -> Iterator[tuple[int, RunningRequest]]:
+            for index, given in enumerate(prompts):
+                one, several = split_prompts(given)
+                if several:
+                    raise UsageError(f"prompt {index}: expected text or token ids, got a list of prompts")
+                yield (
+                    index,
+                    self._prepare(
+                        one[0], params, model_defaults, parse_special, overrides, cache_salt=cache_salt
+                    ),
+                )
+
+        ordered = in_windows(prepared(), places, key=lambda pair: pair[1].run_ids)
+        for index, request in run_many(self._driver, ordered, places):
+            if request.error is not None:
+                raise request.error
+            yield index, request.result()
 
     def stream(
         self,
@@ -263,125 +272,3 @@ class LLM(Sessions):
         ids = prompts[0]
         self._check(ids, self._need(), None)
         return self._driver.logits(ids)
-
-    # --- what is loaded -------------------------------------------------------------------------------
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self._need().tokenizer
-
-    @property
-    def settings(self) -> Settings:
-        """The effective settings of the loaded model, with their origins."""
-        return self._need().settings
-
-    def effective_settings(
-        self, params: SamplingParams | None = None, *, model_defaults: bool = False, **overrides: Any
-    ) -> Settings:
-        """The settings, with their origins, that a request with these arguments would run with."""
-        chosen = self._resolve(params, overrides, model_defaults)[1]
-        return self._need().settings.merged(chosen)
-
-    @property
-    def context_length(self) -> int:
-        return self._need().capacity.context_length
-
-    @property
-    def info(self) -> ModelInfo:
-        """Architecture, sizes, weight formats, vocabulary."""
-        from pellucid.info import describe
-
-        loaded = self._need()
-        return describe(loaded.checkpoint, loaded.model, loaded.tokenizer, loaded.eos_ids)
-
-    def limits(self) -> Limits | None:
-        """What this machine can do at most with these weights and threads, probed now (about a second, and
-        256 MiB of memory meanwhile). None: the backend is not the native one. No request may run meanwhile."""
-        from pellucid.limits import probe
-
-        loaded = self._need()
-        if loaded.ops.name != "cpu":
-            return None
-        quantised = any(name not in ("F32", "F16", "BF16") for name in self.info.formats)
-        ops: Any = loaded.ops
-        return probe(ops.runner, ops.matrix_shapes, loaded.model.vocabulary_size, quantised=quantised)
-
-    def close(self) -> None:
-        """Abort what runs and let the memory go. A closed LLM answers with UsageError."""
-        if self._loaded is not None:
-            self._driver.close()
-            del self._driver
-            self._loaded = None
-
-    # --- one request ----------------------------------------------------------------------------------
-    def _prepare(
-        self,
-        prompt: str | list[int],
-        params: SamplingParams | None,
-        model_defaults: bool,
-        parse_special: bool,
-        overrides: Mapping[str, Any],
-        streamed: bool = False,
-        cache_salt: str | None = None,
-    ) -> RunningRequest:
-        """Checked and tokenised, not yet in the engine."""
-        from pellucid.running import RunningRequest
-
-        loaded = self._need()
-        check_flag("parse_special", parse_special)
-        start = perf_counter()
-        if isinstance(prompt, str):
-            text, ids = prompt, loaded.tokenizer.encode(prompt, parse_special=parse_special)
-        else:
-            text, ids = None, prompt
-        seconds = perf_counter() - start
-        chosen, settings = self._resolve(params, overrides, model_defaults)
-        self._check_room(ids, chosen)
-        merged = loaded.settings.merged(settings)
-        salt = check_salt(cache_salt)
-        return RunningRequest(text, ids, chosen, loaded.tokenizer, merged, seconds, streamed, salt)
-
-    def _check_room(self, ids: Sequence[int], params: SamplingParams) -> None:
-        """Errors: the prompt, or it and what must follow, do not fit."""
-        self._check(
-            ids, self._need(), {"min_tokens": params.min_tokens, "max_tokens": params.max_tokens or 1}
-        )
-
-    def _resolve(
-        self, params: SamplingParams | None, overrides: Mapping[str, Any], model_defaults: bool
-    ) -> tuple[SamplingParams, list[Setting]]:
-        from pellucid.resolve import resolve_sampling
-
-        checkpoint = self._need().checkpoint
-        check_flag("model_defaults", model_defaults)
-        recommended = checkpoint.generation_defaults if model_defaults else None
-        return resolve_sampling(params, overrides, recommended, checkpoint.container, self._options.origin)
-
-    def _check(self, ids: Sequence[int], loaded: Loaded, following: Mapping[str, int] | None) -> None:
-        context, longest = loaded.capacity.context_length, loaded.model.context_length
-        check_token_ids(ids, loaded.model.vocabulary_size, context, longest, following)
-
-    def _open_driver(self) -> Driver:
-        self._need()
-        return self._driver
-
-    def _need(self) -> Loaded:
-        if self._loaded is None:
-            raise UsageError("this LLM is closed; make a new one")
-        return self._loaded
-
-    def __enter__(self) -> LLM:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        if self._loaded is None:
-            return "LLM(closed)"
-        loaded = self._loaded
-        model, shown = loaded.model, {name: setting.value for name, setting in loaded.settings.items()}
-        run = f"kv {shown['kv_format']}, {shown['num_threads']} threads, {shown['backend']}"
-        size = f"{len(model.layers)} layers of width {model.width}, context {shown['context_length']}"
-        return f"LLM({shown['model']!r}: {model.architecture}, {size}, {run})"

@@ -84,6 +84,11 @@ class Loaded:
     eos_ids: frozenset[int]
     settings: Settings
 
+    @property
+    def places(self) -> int:
+        """Samples that a long list of prompts has in the engine at a time: those of a pass, and as many in line."""
+        return 2 * self.engine.scheduler.max_sequences
+
 
 def load(
     path_or_name: str | os.PathLike[str],

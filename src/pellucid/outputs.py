@@ -38,6 +38,19 @@ class TokenLogprobs:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """What overflow "slide" took out of a full context: `count` tokens at position `start`.
+
+    `after`: how many tokens were generated before it (0: the prompt itself was too long). Later tokens moved to
+    the front and were computed again there.
+    """
+
+    after: int
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One new token of one sample. The concatenation of `text` over a sample's chunks is the sample's text.
 
@@ -48,10 +61,11 @@ class Chunk:
     text: str
     token_id: int | None
     sample_index: int
-    position: int | None  # absolute position of the token in its sequence, from 0
+    position: int | None  # position of the token in its sequence, from 0
     logprobs: TokenLogprobs | None = None
     finish_reason: str | None = None
     stop_match: str | int | None = None
+    drop: Drop | None = None  # of tokens before the next one, because this one filled the context
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +95,8 @@ class Sample:
 
     `token_ids` hold every generated token, an ending EOS or stop token too; `text` does not show those, and
     ends before a stop string. `finish_reason`: "eos", "stop" (`stop_match`: the stop string or id), "length"
-    (max_tokens), "context" (the context is full), "abort". None: still running.
+    (max_tokens), "context" (the context is full), "deadline", "abort". None: still running. `drops`: what overflow
+    "slide" took out of the context.
     """
 
     index: int
@@ -90,6 +105,7 @@ class Sample:
     finish_reason: str | None
     stop_match: str | int | None = None
     logprobs: list[TokenLogprobs] | None = None
+    drops: tuple[Drop, ...] = ()
 
     def __repr__(self) -> str:
         return f"Sample({_quoted(self.text)}, {_count(len(self.token_ids), 'token')}, {_why(self)})"
@@ -101,7 +117,8 @@ class Sample:
 @dataclass(frozen=True)
 class GenerationResult:
     """The answer to one prompt: `outputs` holds its samples, n of them; `text`, `token_ids`, `finish_reason`,
-    `stop_match` and `logprobs` are the first sample's. `prompt` is None where ids were given."""
+    `stop_match` and `logprobs` are the first sample's. `prompt` is None where ids were given. `prompt_token_ids`:
+    all of them, also those that overflow "slide" dropped; `counts` tells of those that were run."""
 
     prompt: str | None
     prompt_token_ids: list[int]
@@ -198,7 +215,9 @@ def _why(sample: Sample) -> str:
     if sample.finish_reason is None:
         return "still running"
     match = f" on {sample.stop_match!r}" if sample.stop_match is not None else ""
-    return f"finished: {sample.finish_reason}{match}"
+    dropped = sum(drop.count for drop in sample.drops)
+    slid = f", {_count(dropped, 'token')} dropped from the context" if dropped else ""
+    return f"finished: {sample.finish_reason}{match}{slid}"
 
 
 def _escape(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import index
 from typing import Any, TypeAlias
 
@@ -101,20 +101,8 @@ def check_template_variables(variables: Any) -> Mapping[str, Any]:
     return variables
 
 
-def check_token_ids(
-    ids: Sequence[int],
-    vocabulary_size: int,
-    context_length: int,
-    longest: int,
-    following: Mapping[str, int] | None,
-) -> None:
-    """Whether these ids can be run.
-
-    following: how many tokens must fit after them, by the name of the parameter that asks for it; None: none
-    (for logits). longest: the context that the model can have.
-    UsageError: no ids, or one outside the vocabulary. ContextOverflowError: they, or they and what follows,
-    are longer than the context; says by how much.
-    """
+def check_vocabulary(ids: Sequence[int], vocabulary_size: int) -> None:
+    """UsageError: no ids, or one outside the vocabulary."""
     if not ids:
         raise UsageError(
             "the prompt is empty: there is no token to continue from (this tokenizer adds no "
@@ -127,10 +115,29 @@ def check_token_ids(
             f"token id {wrong} at position {list(ids).index(wrong)} is outside the vocabulary: "
             f"expected 0 to {vocabulary_size - 1}"
         )
+
+
+def check_token_ids(
+    ids: Sequence[int],
+    vocabulary_size: int,
+    context_length: int,
+    longest: int,
+    following: Mapping[str, int] | None,
+    name_of: Callable[[str], str] = str,
+) -> None:
+    """Whether these ids can be run.
+
+    following: how many tokens must fit after them, by the name of the parameter that asks for it; None: none
+    (for logits). longest: the context that the model can have.
+    name_of: what the caller calls a parameter, for messages.
+    UsageError: no ids, or one outside the vocabulary. ContextOverflowError: they, or they and what follows,
+    are longer than the context; says by how much.
+    """
+    check_vocabulary(ids, vocabulary_size)
     what, room = "", 0
     for name, number in {"one token to generate": 1, **following}.items() if following is not None else ():
         if number > room:
-            what, room = name if number == 1 else f"{name} {number}", number
+            what, room = name if number == 1 else f"{name_of(name)} {number}", number
     excess = len(ids) + room - context_length
     if excess > 0:
         prompt = f"the prompt has {len(ids)} tokens"
@@ -140,7 +147,9 @@ def check_token_ids(
             prompt, excess = prompt + ",", len(ids) - context_length
         lower = f", lower {what.split()[0]}" if len(ids) <= context_length and room > 1 else ""
         more = (
-            f" or raise context_length (this model has up to {longest})" if longest > context_length else ""
+            f" or raise {name_of('context_length')} (this model has up to {longest})"
+            if longest > context_length
+            else ""
         )
         raise ContextOverflowError(
             f"{prompt} {excess} more than the context of {context_length} holds; "

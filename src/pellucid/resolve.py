@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.errors import UsageError
+from pellucid.sampling.limits import check_overflow
 from pellucid.sampling.order import preset_of
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.seed import fresh_seed
@@ -71,6 +72,7 @@ def resolve_sampling(
     advised = read_recommended(recommended, container) if recommended is not None else {}
     chosen = SamplingParams(**{**advised, **given})
     origins = dict.fromkeys(advised, GENERATION_CONFIG) | dict.fromkeys(given, origin)
+    check_overflow(chosen)
     idle = chosen.without_effect()
     if chosen.seed is None and not chosen.greedy:
         chosen = chosen.replace(seed=fresh_seed())

@@ -7,7 +7,16 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from pellucid.errors import PellucidError
-from pellucid.outputs import Alternative, Chunk, Counts, GenerationResult, Sample, Timings, TokenLogprobs
+from pellucid.outputs import (
+    Alternative,
+    Chunk,
+    Counts,
+    Drop,
+    GenerationResult,
+    Sample,
+    Timings,
+    TokenLogprobs,
+)
 from pellucid.settings import Settings
 from pellucid.text.continuation import ContinuationText
 
@@ -28,6 +37,7 @@ class _RunningSample:
         self.logprobs: list[TokenLogprobs] | None = None if params.logprobs is None else []
         self.finish_reason: str | None = None
         self.stop_id: int | None = None
+        self.drops: list[Drop] = []
 
     @property
     def stop_string(self) -> str | None:
@@ -39,7 +49,15 @@ class _RunningSample:
 
     def result(self) -> Sample:
         text = "".join(self.text)
-        return Sample(self.index, text, self.token_ids, self.finish_reason, self.stop_match, self.logprobs)
+        return Sample(
+            self.index,
+            text,
+            self.token_ids,
+            self.finish_reason,
+            self.stop_match,
+            self.logprobs,
+            tuple(self.drops),
+        )
 
 
 class RunningRequest:
@@ -55,10 +73,12 @@ class RunningRequest:
         tokenize_seconds: float,
         keep_chunks: bool,
         cache_salt: str | None = None,
+        prompt_drop: Drop | None = None,
     ) -> None:
+        """prompt_ids: as given; prompt_drop: what overflow "slide" takes out of them before they are run."""
         self.request_id = -1  # given by `start`
         self.prompt = prompt
-        self.prompt_ids = prompt_ids
+        self.prompt_ids = self.run_ids = prompt_ids
         self.params = params
         self.settings = settings
         self.cache_salt = cache_salt
@@ -67,6 +87,11 @@ class RunningRequest:
         self._keep_chunks = keep_chunks  # for a stream
         self._tokenizer = tokenizer
         self._samples = [_RunningSample(index, tokenizer, params) for index in range(params.n)]
+        if prompt_drop is not None:
+            start, stop = prompt_drop.start, prompt_drop.start + prompt_drop.count
+            self.run_ids = prompt_ids[:start] + prompt_ids[stop:]
+            for sample in self._samples:
+                sample.drops.append(prompt_drop)
         self._num_running = params.n
         self._num_computed = 0
         self._num_reused = 0
@@ -77,6 +102,11 @@ class RunningRequest:
         """The engine is about to get the request: times count from here."""
         self.request_id = request_id
         self._start = self._first = self._last = perf_counter()
+
+    @property
+    def expires(self) -> float | None:
+        """When its deadline is, on the clock of `perf_counter`; None: never."""
+        return None if self.params.deadline is None else self._start + self.params.deadline
 
     @property
     def done(self) -> bool:
@@ -104,7 +134,11 @@ class RunningRequest:
             reason = "stop"
         elif reason == "stop":
             sample.stop_id = event.stop
-        self._emit(sample, text, event, logprobs, reason)
+        drop = None
+        if event.dropped is not None and reason is None:
+            drop = Drop(len(sample.token_ids), *event.dropped)
+            sample.drops.append(drop)
+        self._emit(sample, text, event, logprobs, reason, drop)
         return sample.stop_string is not None and event.finish_reason is None
 
     def abort(self, reason: str = "abort") -> None:
@@ -124,14 +158,16 @@ class RunningRequest:
         event: TokenEvent,
         logprobs: TokenLogprobs | None,
         reason: str | None,
+        drop: Drop | None,
     ) -> None:
         sample.text.append(text)
         if reason is not None:
             sample.finish_reason = reason
             self._num_running -= 1
         if self._keep_chunks:
+            token, place = event.token_id, event.position
             self.chunks.append(
-                Chunk(text, event.token_id, sample.index, event.position, logprobs, reason, sample.stop_match)
+                Chunk(text, token, sample.index, place, logprobs, reason, sample.stop_match, drop)
             )
 
     def _note_progress(self, event: TokenEvent) -> None:
@@ -168,5 +204,5 @@ class RunningRequest:
             prefill_tokens_per_second=self._num_computed / first if started and self._num_computed else None,
             decode_tokens_per_second=after / (self._last - self._first) if after > 0 else None,
         )
-        counts = Counts(len(self.prompt_ids), self._num_computed, self._num_reused, generated)
+        counts = Counts(len(self.run_ids), self._num_computed, self._num_reused, generated)
         return GenerationResult(self.prompt, self.prompt_ids, samples, counts, timings, self.settings)

@@ -21,6 +21,14 @@ DRAWN = "drawn at random"
 NO_EFFECT = "no effect: "  # how a note begins that says why a value changes nothing
 
 
+_OPTIONS = {"context_length": "--context", "num_threads": "--threads", "prefill_chunk": "--chunk"}
+
+
+def option_of(name: str) -> str:
+    """What the command line calls a setting or a parameter."""
+    return _OPTIONS.get(name) or "--" + name.replace("_", "-")
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One effective value. `origin` is one of the constants above; `note` says how it was derived."""

@@ -84,6 +84,7 @@ class PlainHistory:
     def __init__(self, prompt, sample_index, stop_ids):
         self.tokens = list(prompt)
         self.num_prompt = len(prompt)
+        self.num_generated = self.num_dropped = 0
         self.sample_index = sample_index
         self.stop_ids = np.array(sorted(stop_ids), np.int32)
 
@@ -103,6 +104,7 @@ def reference(request, context_length, sample_index=0):
         token = sampler.choose(history, logits_of(history.tokens)).token_id
         out.append(token)
         history.tokens.append(token)
+        history.num_generated += 1
         if token in eos:
             return out, "eos"
         if token in params.stop_token_ids:
@@ -110,7 +112,13 @@ def reference(request, context_length, sample_index=0):
         if params.max_tokens is not None and len(out) >= params.max_tokens:
             return out, "length"
         if len(history.tokens) >= context_length:
-            return out, "context"
+            if params.overflow != "slide":
+                return out, "context"
+            keep = params.slide_keep
+            drop = (context_length - keep) // 2 if params.slide_drop is None else params.slide_drop
+            history.num_prompt -= len(range(keep, min(history.num_prompt, keep + drop)))
+            history.num_dropped += drop
+            del history.tokens[keep : keep + drop]
 
 
 def drain(engine, *, max_steps=20000):

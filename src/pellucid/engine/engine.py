@@ -199,8 +199,17 @@ class Engine:
             if event.finish_reason is not None:
                 self._end(sequence)
                 return
+            if event.dropped is not None:
+                self._slide(sequence, *event.dropped)
+                return
         if len(choices) > 1:
             self.pool.commit(sequence)
+
+    def _slide(self, sequence: Sequence, start: int, count: int) -> None:
+        """Tokens [start, start + count) go; those after them are computed again, at their new positions, as of a
+        sequence that never had others."""
+        self.pool.truncate(sequence, min(start, sequence.num_computed))
+        sequence.drop(start, count)
 
     def _fail(self, live: LiveRequest, error: Exception, events: list[TokenEvent]) -> None:
         for sequence in list(live.sequences):

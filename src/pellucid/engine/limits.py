@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pellucid.engine.request import Request
 from pellucid.errors import ContextOverflowError, UsageError
+from pellucid.sampling.limits import slide_amount
 from pellucid.types import Int32
 
 
@@ -40,11 +41,14 @@ class Limits:
 
     def check_request(self, request: Request) -> None:
         """UsageError if a token id is not in the vocabulary; ContextOverflowError if the prompt, or the
-        prompt and max_tokens, exceed the context."""
+        prompt and max_tokens (with overflow "error"), exceed the context."""
         self.check_ids(request.prompt_ids)
         request.params.check_vocabulary(self.vocabulary_size)
         self._check_id(max(request.stop_ids, default=0), "stop id")
-        num_prompt, max_tokens = len(request.prompt_ids), request.params.max_tokens
+        num_prompt, params = len(request.prompt_ids), request.params
+        max_tokens = params.max_tokens if params.overflow == "error" else None
+        if params.overflow == "slide":
+            slide_amount(params.slide_keep, params.slide_drop, self.context_length)
         excess = num_prompt + (max_tokens or 1) - self.context_length
         if excess > 0:
             asked = f"max_tokens={max_tokens}" if max_tokens is not None else "one to generate"

@@ -8,6 +8,7 @@ from pellucid.decoding.base import DecodingStrategy, strategies
 from pellucid.engine.ending import Ending
 from pellucid.engine.request import Request, TokenEvent
 from pellucid.engine.sequence import Sequence
+from pellucid.sampling.limits import slide_amount
 from pellucid.sampling.sampler import Choice, Logprobs
 from pellucid.types import Float32
 
@@ -21,6 +22,7 @@ class LiveRequest:
     sequences: list[Sequence]
     ending: Ending
     forked: bool
+    slide: tuple[int, int] | None  # (start, count) of what overflow "slide" drops from a full context
 
     @classmethod
     def of(cls, request: Request, context_length: int) -> LiveRequest:
@@ -30,13 +32,20 @@ class LiveRequest:
             request.prompt_ids, request_id=request.request_id, stop_ids=ending.stop_ids, salt=request.salt
         )
         strategy = strategies[request.strategy](params, request.seed)
-        return cls(request, strategy, [sequence], ending, forked=params.n == 1)
+        slide = None
+        if params.overflow == "slide":
+            keep = params.slide_keep
+            slide = keep, slide_amount(keep, params.slide_drop, context_length)
+        return cls(request, strategy, [sequence], ending, forked=params.n == 1, slide=slide)
 
     def append(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> TokenEvent:
         """One chosen token joins the sequence."""
         position = sequence.num_tokens
         sequence.append(token)
         reason = self.ending.reason(token, sequence.num_generated, sequence.num_tokens)
+        dropped = self.slide if reason == "context" else None
+        if dropped is not None:
+            reason = None
         return TokenEvent(
             sequence.request_id,
             sequence.sample_index,
@@ -47,12 +56,15 @@ class LiveRequest:
             sequence.num_rows,
             sequence.num_reused,
             token if reason == "stop" else None,
+            dropped=dropped,
         )
 
     def drafts(self, sequence: Sequence, vocabulary_size: int) -> list[int]:
         """What the strategy proposes where the next pass begins at the last token: no more than could be used."""
-        longest = min(self.ending.context_length, sequence.num_prompt + self.ending.max_tokens)
-        room = longest - sequence.num_tokens - 1
+        ending = self.ending
+        room = (
+            min(ending.context_length - sequence.num_tokens, ending.max_tokens - sequence.num_generated) - 1
+        )
         if sequence.num_behind > 1 or not self.forked or room <= 0:
             return []
         drafts = self.strategy.propose(sequence)[:room]

@@ -63,6 +63,7 @@ class TokenEvent(NamedTuple):
     for this sample so far (recomputation after a preemption included). num_reused: positions taken from the
     prefix cache, or from the sample that it was forked from. Each sample has exactly one event with a
     finish_reason, its last, unless it is ended from outside by `Engine.finish` or `Engine.abort`.
+    dropped: (start, count) of the tokens that overflow "slide" took out once this token had filled the context.
 
     finish_reason: "eos" (an end-of-text token), "stop" (`stop` tells the stop_token_ids entry), "length"
     (max_tokens), "context" (the context is full), "error" (`error` tells what; other requests go on).
@@ -78,3 +79,4 @@ class TokenEvent(NamedTuple):
     num_reused: int
     stop: int | None = None
     error: str | None = None
+    dropped: tuple[int, int] | None = None

@@ -21,15 +21,17 @@ class Sequence:
 
     num_rows: rows computed for this sequence so far; num_recomputed of them for positions that it had had
     and lost to others, which are those below num_lost. num_reused: positions that it got without computing
-    them, from the cache or from the sequence that it was forked from.
+    them, from the cache or from the sequence that it was forked from. num_dropped: tokens that `drop` took out.
     """
 
     __slots__ = (
         "_buffer",
+        "_dropped_output",
         "block_table",
         "drafts",
         "first_logit",
         "num_computed",
+        "num_dropped",
         "num_lost",
         "num_prompt",
         "num_recomputed",
@@ -69,6 +71,8 @@ class Sequence:
         self.num_recomputed = 0
         self.num_lost = 0
         self.num_reused = 0
+        self.num_dropped = 0
+        self._dropped_output = 0
         self.drafts: list[int] = []
 
     @property
@@ -78,7 +82,7 @@ class Sequence:
 
     @property
     def num_generated(self) -> int:
-        return self.num_tokens - self.num_prompt
+        return self.num_tokens - self.num_prompt + self._dropped_output
 
     @property
     def num_behind(self) -> int:
@@ -109,6 +113,18 @@ class Sequence:
         self.num_tokens = num_tokens
         self.num_lost = min(self.num_lost, num_tokens)
 
+    def drop(self, start: int, count: int) -> None:
+        """Takes out the tokens [start, start + count); later ones move to the front (BlockPool.truncate forgets
+        their keys and values, which are those of their old positions)."""
+        of_prompt = min(max(0, self.num_prompt - start), count)
+        kept = self._buffer[start + count : self.num_tokens].copy()
+        self._buffer[start : start + len(kept)] = kept
+        self.num_tokens -= count
+        self.num_prompt -= of_prompt
+        self.num_dropped += count
+        self._dropped_output += count - of_prompt
+        self.num_lost = min(self.num_lost, start)
+
     def advance(self, rows: int) -> None:
         """So many rows of it have been computed; drafts are among them, but count once they are accepted."""
         self.num_rows += rows
@@ -133,6 +149,7 @@ class Sequence:
             salt=self.salt,
         )
         child.num_prompt = self.num_prompt
+        child.num_dropped, child._dropped_output = self.num_dropped, self._dropped_output
         return child
 
     def _room(self, num_tokens: int) -> None:

@@ -41,11 +41,19 @@ class History(Protocol):
 
     @property
     def token_ids(self) -> Int32:
-        """[tokens] prompt and output so far; its length is the absolute position being chosen."""
+        """[tokens] prompt and output so far; its length is the position being chosen."""
 
     @property
     def num_prompt(self) -> int:
         """How many of token_ids are the prompt."""
+
+    @property
+    def num_generated(self) -> int:
+        """How many tokens were generated so far, those included that overflow "slide" has dropped."""
+
+    @property
+    def num_dropped(self) -> int:
+        """How many tokens overflow "slide" has dropped from token_ids so far."""
 
     @property
     def sample_index(self) -> int:

@@ -32,6 +32,6 @@ class BeginSuppress:
 
     def __call__(self, step: Step, logits: Float32) -> Float32:
         forced = step.num_prompt == 1 and bool(self.forced_bos_ids)
-        if len(step.token_ids) == step.num_prompt + forced:
+        if step.num_generated == int(forced):
             logits[self._ids] = -np.inf
         return logits

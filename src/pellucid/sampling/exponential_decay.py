@@ -39,7 +39,7 @@ class ExponentialDecay:
     )
 
     def __call__(self, step: Step, logits: Float32) -> Float32:
-        beyond = len(step.token_ids) - step.num_prompt - self.exponential_decay_start
+        beyond = step.num_generated - self.exponential_decay_start
         if beyond <= 0 or self.exponential_decay_factor == 1.0:
             return logits
         power = 1.0

@@ -37,7 +37,7 @@ class ForcedTokens:
         ids: tuple[int, ...] = ()
         if self.forced_bos_ids and len(step.token_ids) == 1:
             ids = self.forced_bos_ids
-        if self.max_tokens is not None and len(step.token_ids) - step.num_prompt == self.max_tokens - 1:
+        if self.max_tokens is not None and step.num_generated == self.max_tokens - 1:
             ids = self.forced_eos_ids or ids
         if ids:
             logits = np.full_like(logits, -np.inf)

@@ -27,6 +27,6 @@ class MinTokens:
     )
 
     def __call__(self, history: History, logits: Float32) -> Float32:
-        if len(history.token_ids) - history.num_prompt < self.min_tokens:
+        if history.num_generated < self.min_tokens:
             logits[history.stop_ids] = -np.inf
         return logits

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 from pellucid.errors import UsageError
 from pellucid.sampling.base import LogitsProcessor, parameter, samplers
+from pellucid.sampling.limits import RequestLimits
 from pellucid.sampling.order import arrange, preset_of
 from pellucid.sampling.parameters import Parameter, parameters_of
 from pellucid.sampling.values import largest_id
@@ -74,7 +75,7 @@ class _Core:
 
 @functools.cache
 def _all_parameters() -> dict[str, Parameter]:
-    found = parameters_of(_Core)
+    found = parameters_of(_Core) + parameters_of(RequestLimits)
     for name in sorted(samplers, key=lambda name: (samplers[name].order, name)):
         found += parameters_of(samplers[name], name)
     table = {p.name: p for p in found}
@@ -120,6 +121,10 @@ class SamplingParams:
     order: tuple[str, ...]
     min_keep: int
     ties: str
+    deadline: float | None
+    overflow: str
+    slide_keep: int
+    slide_drop: int | None
     temperature: float
     min_tokens: int
 

@@ -83,6 +83,11 @@ class Past:
     num_prompt: int
     sample_index: int
     stop_ids: Int32
+    num_dropped: int = 0
+
+    @property
+    def num_generated(self) -> int:
+        return len(self.token_ids) - self.num_prompt
 
 
 def explain_choice(

@@ -16,6 +16,7 @@ from pellucid.sampling.random import SAMPLE_STREAM
 from pellucid.types import Float32, Int32
 
 _NO_STATES: States = {}
+_ODD = 0x9E3779B97F4A7C15
 
 
 class NoTokenLeftError(PellucidError):
@@ -44,14 +45,26 @@ class Choice(NamedTuple):
 class StepOf:
     """A `Step`: a history, with the key of the noise and the states of the stages."""
 
-    __slots__ = ("num_prompt", "sample_index", "seed", "states", "stop_ids", "token_ids")
+    __slots__ = (
+        "num_dropped",
+        "num_generated",
+        "num_prompt",
+        "sample_index",
+        "seed",
+        "states",
+        "stop_ids",
+        "token_ids",
+    )
 
     def __init__(self, history: History, seed: int, states: States) -> None:
         self.token_ids = history.token_ids
         self.num_prompt = history.num_prompt
+        self.num_generated = history.num_generated
+        self.num_dropped = history.num_dropped
         self.sample_index = history.sample_index
         self.stop_ids = history.stop_ids
-        self.seed = seed
+        # Positions that come again after a slide draw other noise (an odd factor: no two drops have one key).
+        self.seed = (seed + _ODD * history.num_dropped) % 2**64 if history.num_dropped else seed
         self.states = states
 
 
@@ -115,7 +128,7 @@ class Sampler:
         if self.greedy:
             return _native.argmax(processed)
         position = len(step.token_ids)
-        return _native.gumbel_argmax(processed, self.seed, step.sample_index, position, SAMPLE_STREAM)
+        return _native.gumbel_argmax(processed, step.seed, step.sample_index, position, SAMPLE_STREAM)
 
     def choose(self, history: History, logits: Float32) -> Choice:
         """The token for position len(history.token_ids). NoTokenLeftError if the constraints exclude all;

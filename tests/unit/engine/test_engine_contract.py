@@ -176,6 +176,8 @@ class _Extended:
         self.token_ids = np.array(tokens, np.int32)
         self.num_prompt, self.sample_index = history.num_prompt, history.sample_index
         self.stop_ids = history.stop_ids
+        self.num_dropped = history.num_dropped
+        self.num_generated = history.num_generated + len(tokens) - len(history.token_ids)
 
 
 class _Random(_Guess):
@@ -190,7 +192,7 @@ class _Oracle(_Guess):
 
     def propose(self, history):
         tokens = self.known[history.sample_index, *history.token_ids[: history.num_prompt].tolist()]
-        done = len(history.token_ids) - history.num_prompt
+        done = history.num_generated
         drafts = tokens[done : done + self.rng.randrange(1, 6)]
         return [t if self.rng.random() < 0.9 else 0 for t in drafts]
 

@@ -17,9 +17,10 @@ PACKAGE = ROOT / "src" / "pellucid"
 # like name one file of a folder whose other files are held to another rule. "native" is pellucid._native.
 PLAIN = {"types", "errors", "registry"}
 # Plain data and checks of the front door: what a caller gives, what a caller gets, where a setting came from.
-VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve", "turn", "limits"}
+VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve", "turn", "limits", "overflow"}
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
+FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
 FRONT |= {
     "generation",

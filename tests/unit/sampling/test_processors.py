@@ -23,6 +23,7 @@ class History:
     def __init__(self, tokens=(1, 2, 3, 2, 2), num_prompt=2, stop_ids=(0, 4)):
         self.token_ids = np.array(tokens, np.int32)
         self.num_prompt = num_prompt
+        self.num_generated, self.num_dropped = len(tokens) - num_prompt, 0
         self.stop_ids = np.array(stop_ids, np.int32)
 
 

@@ -1,0 +1,171 @@
+"""A model that is open: what it is, and how a prompt becomes a request to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from pellucid.driver import Driver
+from pellucid.errors import UsageError
+from pellucid.loading import Loaded, LoadOptions, load
+from pellucid.outputs import Drop
+from pellucid.overflow import slid_prompt
+from pellucid.prompts import check_flag, check_salt, check_token_ids, check_vocabulary
+from pellucid.settings import COMMAND_LINE, Setting, Settings, option_of
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from pellucid import _native
+    from pellucid.fetch.progress import Progress
+    from pellucid.info import ModelInfo
+    from pellucid.limits import Limits
+    from pellucid.running import RunningRequest
+    from pellucid.sampling.params import SamplingParams
+    from pellucid.text.tokenizer import Tokenizer
+
+
+class OpenModel:
+    """The part of `LLM` that generates nothing."""
+
+    def _open(
+        self,
+        path_or_name: str | os.PathLike[str],
+        options: LoadOptions,
+        progress: Progress | None,
+        arena: _native.Arena | None = None,
+    ) -> None:
+        self._options = options
+        start = perf_counter()
+        self._loaded: Loaded | None = load(path_or_name, options, progress, arena)
+        self._driver = Driver(self._loaded.engine, self._loaded.eos_ids)
+        self.load_seconds = perf_counter() - start
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self._need().tokenizer
+
+    @property
+    def settings(self) -> Settings:
+        """The effective settings of the loaded model, with their origins."""
+        return self._need().settings
+
+    def effective_settings(
+        self, params: SamplingParams | None = None, *, model_defaults: bool = False, **overrides: Any
+    ) -> Settings:
+        """The settings, with their origins, that a request with these arguments would run with."""
+        chosen = self._resolve(params, overrides, model_defaults)[1]
+        return self._need().settings.merged(chosen)
+
+    @property
+    def context_length(self) -> int:
+        return self._need().capacity.context_length
+
+    @property
+    def info(self) -> ModelInfo:
+        """Architecture, sizes, weight formats, vocabulary."""
+        from pellucid.info import describe
+
+        loaded = self._need()
+        return describe(loaded.checkpoint, loaded.model, loaded.tokenizer, loaded.eos_ids)
+
+    def limits(self) -> Limits | None:
+        """What this machine can do at most with these weights and threads, probed now (about a second, and
+        256 MiB of memory meanwhile). None: the backend is not the native one. No request may run meanwhile."""
+        from pellucid.limits import probe
+
+        loaded = self._need()
+        if loaded.ops.name != "cpu":
+            return None
+        quantised = any(name not in ("F32", "F16", "BF16") for name in self.info.formats)
+        ops: Any = loaded.ops
+        return probe(ops.runner, ops.matrix_shapes, loaded.model.vocabulary_size, quantised=quantised)
+
+    def close(self) -> None:
+        """Abort what runs and let the memory go. A closed LLM answers with UsageError."""
+        if self._loaded is not None:
+            self._driver.close()
+            del self._driver
+            self._loaded = None
+
+    # --- one request ----------------------------------------------------------------------------------
+    def _prepare(
+        self,
+        prompt: str | list[int],
+        params: SamplingParams | None,
+        model_defaults: bool,
+        parse_special: bool,
+        overrides: Mapping[str, Any],
+        streamed: bool = False,
+        cache_salt: str | None = None,
+    ) -> RunningRequest:
+        """Checked and tokenised, not yet in the engine."""
+        from pellucid.running import RunningRequest
+
+        loaded = self._need()
+        check_flag("parse_special", parse_special)
+        start = perf_counter()
+        if isinstance(prompt, str):
+            text, ids = prompt, loaded.tokenizer.encode(prompt, parse_special=parse_special)
+        else:
+            text, ids = None, prompt
+        seconds = perf_counter() - start
+        chosen, settings = self._resolve(params, overrides, model_defaults)
+        drop = self._check_room(ids, chosen)
+        merged = loaded.settings.merged(settings)
+        salt = check_salt(cache_salt)
+        return RunningRequest(text, ids, chosen, loaded.tokenizer, merged, seconds, streamed, salt, drop)
+
+    def _check_room(self, ids: Sequence[int], params: SamplingParams) -> Drop | None:
+        """What overflow "slide" drops of the prompt. Errors: the prompt, or it and what must follow, do not fit."""
+        loaded = self._need()
+        if params.overflow == "slide":
+            check_vocabulary(ids, loaded.model.vocabulary_size)
+            return slid_prompt(len(ids), params, loaded.capacity.context_length)
+        room = {"min_tokens": params.min_tokens, "max_tokens": params.max_tokens or 1}
+        self._check(ids, loaded, room if params.overflow == "error" else {})
+        return None
+
+    def _resolve(
+        self, params: SamplingParams | None, overrides: Mapping[str, Any], model_defaults: bool
+    ) -> tuple[SamplingParams, list[Setting]]:
+        from pellucid.resolve import resolve_sampling
+
+        checkpoint = self._need().checkpoint
+        check_flag("model_defaults", model_defaults)
+        recommended = checkpoint.generation_defaults if model_defaults else None
+        return resolve_sampling(params, overrides, recommended, checkpoint.container, self._options.origin)
+
+    def _check(self, ids: Sequence[int], loaded: Loaded, following: Mapping[str, int] | None) -> None:
+        context, longest = loaded.capacity.context_length, loaded.model.context_length
+        name_of = option_of if self._options.origin == COMMAND_LINE else str
+        check_token_ids(ids, loaded.model.vocabulary_size, context, longest, following, name_of)
+
+    def _open_driver(self) -> Driver:
+        self._need()
+        return self._driver
+
+    def _need(self) -> Loaded:
+        if self._loaded is None:
+            raise UsageError("this LLM is closed; make a new one")
+        return self._loaded
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._loaded is None:
+            return "LLM(closed)"
+        loaded = self._loaded
+        model, shown = loaded.model, {name: setting.value for name, setting in loaded.settings.items()}
+        run = f"kv {shown['kv_format']}, {shown['num_threads']} threads, {shown['backend']}"
+        size = f"{len(model.layers)} layers of width {model.width}, context {shown['context_length']}"
+        return f"LLM({shown['model']!r}: {model.architecture}, {size}, {run})"

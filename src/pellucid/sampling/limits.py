@@ -1,0 +1,77 @@
+"""What bounds one request: its time, and what happens where the context is full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pellucid.errors import UsageError
+from pellucid.sampling.base import parameter
+
+if TYPE_CHECKING:
+    from pellucid.sampling.params import SamplingParams
+
+OVERFLOWS = ("error", "stop", "slide")
+
+
+@dataclass(frozen=True)
+class RequestLimits:
+    """Parameters of the request itself, beside those of `params.py`."""
+
+    deadline: float | None = parameter(
+        None,
+        "float",
+        "seconds from the request's entry after which it ends (finish reason 'deadline'), keeping its text",
+        above=0.0,
+        maximum=1e9,
+        optional=True,
+    )
+    overflow: str = parameter(
+        "error",
+        "choice",
+        "where prompt and max_tokens exceed the context: an error at once; stop when it is full (finish reason "
+        "'context'); or slide: drop the oldest tokens after slide_keep and compute the rest at new positions",
+        choices=OVERFLOWS,
+    )
+    slide_keep: int = parameter(
+        0,
+        "int",
+        "overflow 'slide': tokens at the head of the prompt that are never dropped",
+        minimum=0,
+        maximum=2**31 - 1,
+    )
+    slide_drop: int | None = parameter(
+        None,
+        "int",
+        "overflow 'slide': tokens dropped each time; None: half of those after slide_keep",
+        minimum=1,
+        maximum=2**31 - 1,
+        optional=True,
+    )
+
+
+def check_overflow(params: SamplingParams) -> None:
+    """UsageError: the parameters of overflow contradict each other."""
+    if params.overflow != "slide":
+        for name in ("slide_keep", "slide_drop"):
+            value = getattr(params, name)
+            if value:
+                raise UsageError(f"{name}={value} needs overflow='slide', got overflow={params.overflow!r}")
+    elif params.max_tokens is None:
+        raise UsageError("overflow='slide' needs max_tokens: a context that slides is never full; give it")
+
+
+def check_by_hand(params: SamplingParams) -> None:
+    """UsageError: a generation that is driven by hand is asked for what only requests do."""
+    if params.overflow == "slide" or params.deadline is not None:
+        what = "overflow='slide'" if params.overflow == "slide" else f"deadline={params.deadline}"
+        raise UsageError(f"{what} is for generate, stream and chat; a generation driven by hand takes none")
+
+
+def slide_amount(keep: int, drop: int | None, context_length: int) -> int:
+    """How many tokens go each time a context of so many positions is full. UsageError: none would stay."""
+    amount = drop if drop is not None else max(1, (context_length - keep) // 2)
+    if keep + amount >= context_length:
+        what = f"slide_keep={keep} and slide_drop={amount}"
+        raise UsageError(f"{what} leave nothing of the context of {context_length}; lower one of them")
+    return amount
