@@ -136,7 +136,7 @@ def explain(sampler: Sampler, step: StepOf, logits: Float32) -> ChoiceRecord:
     noise = np.zeros(len(left))
     if not sampler.greedy:
         position = len(step.token_ids)
-        _native.gumbel(sampler.seed, step.sample_index, position, SAMPLE_STREAM, left, noise)
+        _native.gumbel(step.seed, step.sample_index, position, SAMPLE_STREAM, left, noise)
     scores = processed[left].astype(np.float64) + noise
     chosen = int(np.searchsorted(left, token))
     others = np.where(left == token, -np.inf, scores)

@@ -169,10 +169,11 @@ class Faulty:
 
 @pytest.mark.parametrize("num_samples", [1, 3])
 def test_an_error_in_a_processor_ends_its_request_alone(num_samples, monkeypatch):
-    plain = SamplingParams.processors
+    plain = SamplingParams.stages
     monkeypatch.setattr(
-        SamplingParams, "processors", lambda self: plain(self) + ([Faulty()] if self.seed == 13 else [])
+        SamplingParams, "stages", lambda self: plain(self) | ({"faulty": Faulty()} if self.seed == 13 else {})
     )
+    monkeypatch.setattr(SamplingParams, "set_of", lambda self, stages: [])
     engine = engine_of()
     engine.add(Request("bad", [1, 2], SamplingParams(n=num_samples, temperature=1, seed=13)))
     good = Request("good", [3, 4], SamplingParams(max_tokens=8, n=2, temperature=1, seed=14))
