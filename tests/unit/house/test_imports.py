@@ -67,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     # fetch: for the type of the progress that a caller hands to `locate`.
     **dict.fromkeys(FRONT - VALUES, PLAIN | FRONT | INSIDE | {"fetch"}),
     # native: `Arena`, memory for the weights that is asked for before NumPy is imported, and its way to the backend.
-    **dict.fromkeys(("loading", "llm"), PLAIN | FRONT | INSIDE | {"fetch", "native"}),
+    **dict.fromkeys(("loading", "llm", "open_model"), PLAIN | FRONT | INSIDE | {"fetch", "native"}),
     "cli._start": {"cli", "fetch", "native"},
     "__init__": PLAIN | FRONT | {"text", "sampling", "weights.locate"},
     "__main__": {"cli", "cli._start"},
