@@ -2,9 +2,10 @@
 // whatever the number of rows of x: the numeric contract by construction.
 //
 // Quantised weights: integer dots of 32 inputs (exact), then one fused multiply-add of the block into the chain, in
-// ascending order of blocks. Float weights: two chains (even and odd inputs), added at the end.
+// ascending order of blocks. Float weights: float_panels.h.
 #include <cstring>
 
+#include "kernels/float_panels.h"
 #include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
@@ -175,19 +176,6 @@ PELLUCID_INLINE void panel_times_tile(const uint8_t* p, int64_t blocks, const ui
   if (b < blocks) add_block<F, R>(p + quant::pair_bytes(F::kScheme), scales_of<F::kScheme, 0>(super, p), x, acc);
 }
 
-// Adds the bias and writes 16 outputs (fewer at the end of the matrix).
-inline void write_outputs(f32x16 value, const PackedWeight& w, int64_t row, int64_t first) {
-  float* y = w.y + row * w.outputs + first;
-  if (first + 16 <= w.outputs) {
-    if (w.bias) value = add(value, load(w.bias + first));
-    store(y, value);
-    return;
-  }
-  float lanes[16];
-  store(lanes, value);
-  for (int64_t i = 0; first + i < w.outputs; ++i) y[i] = w.bias ? lanes[i] + w.bias[first + i] : lanes[i];
-}
-
 template <class F, int R>
 void tile_outputs(const PackedWeight& w, const uint8_t* panel, int64_t index, int64_t blocks, const uint8_t* x, int64_t row,
                   Ahead ahead) {
@@ -225,67 +213,6 @@ template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight&
   }
 }
 
-// --- float weights --------------------------------------------------------------------------------------------
-
-template <Format F> struct FloatWeight;
-template <> struct FloatWeight<Format::F32> {
-  using Type = float;
-  static f32x16 get(const float* p) { return load(p); }
-};
-template <> struct FloatWeight<Format::F16> {
-  using Type = uint16_t;
-  static f32x16 get(const uint16_t* p) { return load_f16(p); }
-};
-template <> struct FloatWeight<Format::BF16> {
-  using Type = uint16_t;
-  static f32x16 get(const uint16_t* p) { return load_bf16(p); }
-};
-
-template <Format F, int R>
-inline void float_tile(const LinearArgs& a, const PackedWeight& w, int64_t panel, int64_t row) {
-  using W = FloatWeight<F>;
-  const auto* p = reinterpret_cast<const typename W::Type*>(w.data + panel * w.panel_bytes);
-  const float* x = a.x + row * a.inputs;
-  const int64_t n = a.inputs;
-  f32x16 even[R][2], odd[R][2];
-  for (int r = 0; r < R; ++r) even[r][0] = even[r][1] = odd[r][0] = odd[r][1] = zero_f();
-  int64_t k = 0;
-  for (; k + 2 <= n; k += 2, p += 64) {
-    const f32x16 w0 = W::get(p), w1 = W::get(p + 16), w2 = W::get(p + 32), w3 = W::get(p + 48);
-    for (int r = 0; r < R; ++r) {
-      const f32x16 x0 = set1(x[r * n + k]), x1 = set1(x[r * n + k + 1]);
-      even[r][0] = fma(w0, x0, even[r][0]);
-      even[r][1] = fma(w1, x0, even[r][1]);
-      odd[r][0] = fma(w2, x1, odd[r][0]);
-      odd[r][1] = fma(w3, x1, odd[r][1]);
-    }
-  }
-  if (k < n)
-    for (int r = 0; r < R; ++r)
-      for (int h = 0; h < 2; ++h) even[r][h] = fma(W::get(p + 16 * h), set1(x[r * n + k]), even[r][h]);
-  for (int r = 0; r < R; ++r)
-    for (int h = 0; h < 2; ++h)
-      if (32 * panel + 16 * h < w.outputs) write_outputs(add(even[r][h], odd[r][h]), w, row + r, 32 * panel + 16 * h);
-}
-
-template <Format F> void float_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel) {
-  int64_t row = 0;
-  for (; row + kFloatTileRows <= a.rows; row += kFloatTileRows) float_tile<F, kFloatTileRows>(a, w, panel, row);
-  switch (a.rows - row) {
-    case 0: break;
-    case 1: float_tile<F, 1>(a, w, panel, row); break;
-#define PELLUCID_CASE(n) \
-  case n:                \
-    if constexpr (n < kFloatTileRows) float_tile<F, n < kFloatTileRows ? n : 1>(a, w, panel, row); \
-    break;
-    PELLUCID_CASE(2)
-    PELLUCID_CASE(3)
-    PELLUCID_CASE(4)
-    PELLUCID_CASE(5)
-#undef PELLUCID_CASE
-  }
-}
-
 void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
   switch (static_cast<Format>(w.format)) {
     case Format::F32: return float_panel<Format::F32>(a, w, panel);
@@ -319,6 +246,7 @@ void quantise(const void* arguments, Worker& worker) {
 
 void linear(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const LinearArgs*>(arguments);
+  if (a.rows == 0) return;
   const uint8_t* xq = a.xq;
   if (a.own_xq) {
     uint8_t* own = a.own_xq + worker.index * a.own_stride;

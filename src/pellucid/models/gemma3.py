@@ -138,12 +138,13 @@ class Gemma3:
             q = ops.rope(ops.rms_norm(q, layer.query_norm, eps), batch.positions, rope, head_dim)
             k = ops.rope(ops.rms_norm(k, layer.key_norm, eps), batch.positions, rope, head_dim)
             h = ops.attention(q, k, v, cache, index, batch, self.attention_scale)
+            if index == len(self.blocks) - 1:  # other rows leave only their K and V behind
+                x, h = ops.rows(x, batch.logit_rows), ops.rows(h, batch.logit_rows)
             x = ops.add(x, ops.rms_norm(ops.linear(h, layer.output), layer.attention_post_norm, eps))
             h = ops.rms_norm(x, layer.mlp_norm, eps)
             gate, up = ops.linears(h, layer.gate, layer.up)
             h = ops.linear(ops.glu(gate, up, "gelu_tanh"), layer.down)
             x = ops.add(x, ops.rms_norm(h, layer.mlp_post_norm, eps))
-        x = ops.rows(x, batch.logit_rows)
         return ops.linear(ops.rms_norm(x, self.norm, eps), self.head)
 
 

@@ -102,11 +102,12 @@ class GPT2:
             h = ops.layer_norm(x, layer.attention_norm.weight, layer.attention_norm.bias, eps)
             q, k, v = ops.linears(h, layer.query, layer.key, layer.value)
             h = ops.attention(q, k, v, cache, index, batch, self.attention_scales[index])
+            if index == len(self.blocks) - 1:  # other rows leave only their K and V behind
+                x, h = ops.rows(x, batch.logit_rows), ops.rows(h, batch.logit_rows)
             x = ops.add(x, ops.linear(h, layer.output))
             h = ops.layer_norm(x, layer.mlp_norm.weight, layer.mlp_norm.bias, eps)
             h = ops.activation(ops.linear(h, layer.up), self.activation)
             x = ops.add(x, ops.linear(h, layer.down))
-        x = ops.rows(x, batch.logit_rows)
         return ops.linear(ops.layer_norm(x, self.norm.weight, self.norm.bias, eps), self.head)
 
 

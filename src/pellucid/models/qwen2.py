@@ -93,11 +93,12 @@ class Qwen2:
             q = ops.rope(q, batch.positions, self.rope, head_dim)
             k = ops.rope(k, batch.positions, self.rope, head_dim)
             h = ops.attention(q, k, v, cache, index, batch, 1.0 / math.sqrt(head_dim))
+            if index == len(self.blocks) - 1:  # other rows leave only their K and V behind
+                x, h = ops.rows(x, batch.logit_rows), ops.rows(h, batch.logit_rows)
             x = ops.add(x, ops.linear(h, layer.output))
             h = ops.rms_norm(x, layer.mlp_norm, eps)
             gate, up = ops.linears(h, layer.gate, layer.up)
             x = ops.add(x, ops.linear(ops.glu(gate, up, "silu"), layer.down))
-        x = ops.rows(x, batch.logit_rows)
         return ops.linear(ops.rms_norm(x, self.norm, eps), self.head)
 
 

@@ -1,0 +1,21 @@
+// Where the results of a matrix product go.
+#pragma once
+#include "kernels/kernels.h"
+#include "simd/simd.h"
+
+namespace pellucid::PELLUCID_ISA {
+
+// Adds the bias and writes 16 outputs (fewer at the end of the matrix).
+inline void write_outputs(f32x16 value, const PackedWeight& w, int64_t row, int64_t first) {
+  float* y = w.y + row * w.outputs + first;
+  if (first + 16 <= w.outputs) {
+    if (w.bias) value = add(value, load(w.bias + first));
+    store(y, value);
+    return;
+  }
+  float lanes[16];
+  store(lanes, value);
+  for (int64_t i = 0; first + i < w.outputs; ++i) y[i] = w.bias ? lanes[i] + w.bias[first + i] : lanes[i];
+}
+
+}  // namespace pellucid::PELLUCID_ISA
