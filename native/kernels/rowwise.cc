@@ -114,7 +114,7 @@ void rope(const void* arguments, Worker& worker) {
 void glu(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const GluArgs*>(arguments);
   const auto kind = static_cast<Activation>(a.activation);
-  for (int64_t begin, end; worker.take(a.size, 1024, begin, end);) {
+  for (int64_t begin, end; worker.take_share(a.size, 1024, begin, end);) {
     const float* gate = a.gate + begin;
     const float* up = a.up ? a.up + begin : gate;
     float* out = a.out + begin;
