@@ -154,6 +154,10 @@ struct Ahead {
   }
 };
 
+// Where memory is the limit, the processor's own prefetchers do better alone (measured; bench/README.md): one row of any
+// format, and few rows of the widest, whose values need no unpacking.
+template <class F> constexpr bool asks_ahead(int rows) { return rows > (F::kBits == 8 ? 4 : 1); }
+
 // A panel, read in order, times one tile.
 template <class F, int R>
 PELLUCID_INLINE void panel_times_tile(const uint8_t* p, int64_t blocks, const uint8_t* x, Ahead ahead, f32x16 (&acc)[R]) {
@@ -166,9 +170,9 @@ PELLUCID_INLINE void panel_times_tile(const uint8_t* p, int64_t blocks, const ui
       p += 64;
     }
     const uint8_t* values = p + quant::pair_bytes(F::kScheme);
-    if constexpr (R > 1) ahead.next_block();
+    if constexpr (asks_ahead<F>(R)) ahead.next_block();
     add_block<F, R>(values, scales_of<F::kScheme, 0>(super, p), x, acc);
-    if constexpr (R > 1) ahead.next_block();
+    if constexpr (asks_ahead<F>(R)) ahead.next_block();
     add_block<F, R>(values + F::kBytes, scales_of<F::kScheme, 1>(super, p), x + kBlockOfTile, acc);
     x += 2 * kBlockOfTile;
     p = values + 2 * F::kBytes;
