@@ -153,6 +153,8 @@ class ChatSession:
     def undo(self, n: int = 1) -> None:
         """Back before the last n turns; they stay as a branch. UsageError: there are fewer."""
         self._need_idle()
+        if not len(self):
+            raise UsageError("undo: there is no turn to take back")
         if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= len(self.turns):
             raise UsageError(f"undo: expected 1 to {len(self.turns)} turns, got {n!r}")
         self._head = self.turns[-n].parent

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pellucid.cli import _console, _options
@@ -130,7 +131,7 @@ class Conversation:
         if change.dropped and not self._told_of_changes:
             self._told_of_changes = True
             _console.note(
-                f"(the template changed what was there: {change.dropped} tokens replaced; {change.difference})"
+                f"({change.dropped} tokens that were there are replaced, computed anew; {change.difference})"
             )
         if self.stats:
             self._stats("")
@@ -148,7 +149,7 @@ class Conversation:
     def _undo(self, rest: str) -> None:
         count = _number("undo", rest, 1)
         self.chat.undo(count)
-        _console.note(f"(took back {count}; {len(self.chat)} turns are left, /branches has the others)")
+        _console.note(f"(took back {_turns(count)}; {_turns(len(self.chat))} left, /branches has the others)")
 
     def _regenerate(self, rest: str) -> None:
         seed = _number("regenerate", rest, None)
@@ -184,7 +185,7 @@ class Conversation:
         if number is None:
             raise UsageError("/switch N: give the number of a branch; /branches shows them")
         self.chat.switch(number)
-        _console.note(f"(branch {number}, {len(self.chat)} turns)")
+        _console.note(f"(branch {number}, {_turns(len(self.chat))})")
 
     def _reset(self, rest: str) -> None:
         if len(self.chat):
@@ -201,14 +202,14 @@ class Conversation:
     def _save(self, rest: str) -> None:
         if not rest:
             raise UsageError("/save FILE: give the name of a file")
-        self.chat.save(rest)
-        _console.note(f"({len(self.chat)} turns saved to {rest})")
+        self.chat.save(Path(rest).expanduser())
+        _console.note(f"({_turns(len(self.chat))} saved to {rest})")
 
     def _load(self, rest: str) -> None:
         if not rest:
             raise UsageError("/load FILE: give the name of a file that /save wrote")
-        self.chat = self.llm.restore_chat(rest)
-        _console.note(f"({len(self.chat)} turns, {len(self.chat.branches)} branches)")
+        self.chat = self.llm.restore_chat(Path(rest).expanduser())
+        _console.note(f"({_turns(len(self.chat))}; /branches shows all)")
 
     def _set(self, rest: str) -> None:
         """Change one parameter, if the value is one that SamplingParams takes."""
@@ -263,6 +264,10 @@ class Conversation:
 
     def _exit(self, rest: str) -> None:
         raise Leave
+
+
+def _turns(count: int) -> str:
+    return "1 turn" if count == 1 else f"{count} turns"
 
 
 def _number(command: str, text: str, default: int | None) -> Any:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import datetime
-from time import monotonic
+from time import thread_time
 from typing import Any, NoReturn
 
 import jinja2
@@ -25,9 +25,10 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from pellucid.errors import TemplateError
 
 MAX_SOURCE = 1 << 20  # characters of a template
-MAX_TEXT = 1 << 26  # characters of any string while it runs
+MAX_TEXT = 1 << 24  # characters of any string while it runs
 MAX_STEPS = 5_000_000  # turns of loops, calls, operations
-MAX_SECONDS = 10.0
+MAX_TOTAL = 1 << 28  # characters of all strings that it makes, one after the other
+MAX_SECONDS = 2.0  # of this thread's processor time, so that a busy machine does not break a sound template
 
 
 class Budget:
@@ -36,18 +37,22 @@ class Budget:
     def __init__(self, seconds: float = MAX_SECONDS) -> None:
         self.steps = 0
         self.seconds = seconds
-        self.deadline = monotonic() + seconds
+        self.deadline = thread_time() + seconds
+        self.total = 0
 
     def step(self, steps: int = 1) -> None:
         self.steps += steps
         if self.steps > MAX_STEPS:
             raise TemplateError(f"the chat template took more than {MAX_STEPS} steps; use another template")
-        if self.steps % 64 == 0 and monotonic() > self.deadline:
+        if self.steps % 64 == 0 and thread_time() > self.deadline:
             raise TemplateError(f"the chat template took more than {self.seconds:g} s; use another template")
 
     def size(self, characters: int) -> None:
         if characters > MAX_TEXT:
             raise TemplateError(f"the chat template made a text of more than {MAX_TEXT} characters")
+        self.total += characters
+        if self.total > MAX_TOTAL:
+            raise TemplateError(f"the chat template made more than {MAX_TOTAL} characters in all its texts")
 
 
 _budget: ContextVar[Budget] = ContextVar("budget")
@@ -56,6 +61,40 @@ _now: ContextVar[datetime | None] = ContextVar("now", default=None)
 
 def _length(value: Any) -> int:
     return len(value) if isinstance(value, str | bytes | list | tuple) else 0
+
+
+def _pay_as_text(value: Any) -> Any:
+    """The same value; what it takes as text is paid for, before anybody makes that text."""
+    budget, left = _budget.get(), [value]
+    while left:
+        item = left.pop()
+        if isinstance(item, dict):
+            budget.step(len(item))
+            left += [*item, *item.values()]
+        elif isinstance(item, list | tuple):
+            budget.step(len(item))
+            left += item
+        elif not isinstance(item, int) or item.bit_length() > 64:
+            budget.size(_length(item))
+    return value
+
+
+def _finalize(value: Any) -> Any:
+    """What is printed, before it becomes text."""
+    return value if isinstance(value, str) else _pay_as_text(value)
+
+
+def _sum(value: Any, attribute: Any = None, start: Any = 0) -> Any:
+    items = list(_Loop(value))
+    if attribute is not None or not isinstance(start, int | float):
+        raise TemplateError("the chat template adds up what are no numbers")
+    return sum(items, start)
+
+
+def _indent(value: Any, width: Any = 4, first: bool = False, blank: bool = False) -> str:
+    text, size = str(value), len(width) if isinstance(width, str) else int(width)
+    _budget.get().size(len(text) + (text.count("\n") + 1) * max(size, 0))
+    return str(jinja2.filters.do_indent(text, width, first, blank))
 
 
 class _Loop:
@@ -81,7 +120,7 @@ def _loop(context: Context, items: Any) -> _Loop:
 
 @jinja2.pass_context
 def _concat(context: Context, items: tuple[Any, ...]) -> str:
-    texts = [str(item) for item in items]
+    texts = [str(_finalize(item)) for item in items]
     _budget.get().size(sum(map(len, texts)))
     return "".join(texts)
 
@@ -101,9 +140,29 @@ def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, s
         raise TemplateError(f"the chat template asked for an indent of {indent}")
     if isinstance(value, Iterator):  # what `map` and `select` give
         value = list(_Loop(value))
+    _pay_as_text(value)
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+
+
+def _check_percent(form: str, items: Iterable[Any]) -> None:
+    """How much `form % items` can make, before it runs."""
+    if re.search(r"\d{5}|\*", form):
+        _budget.get().size(MAX_TEXT + 1)
+    _budget.get().size(len(form) + sum(_length(item) for item in items) * form.count("%"))
+
+
+def _format(value: Any, *args: Any, **kwargs: Any) -> str:
+    _check_percent(str(value), [*args, *kwargs.values()])
+    return str(value) % (kwargs or args)
+
+
+def _replace(value: Any, old: str, new: str, count: int | None = None) -> str:
+    text, old, new = str(value), str(old), str(new)
+    times = text.count(old) if count is None else min(text.count(old), count)
+    _budget.get().size(len(text) + times * len(new))
+    return text.replace(old, new, -1 if count is None else count)
 
 
 def _raise_exception(message: str) -> NoReturn:
@@ -132,9 +191,26 @@ class _Environment(ImmutableSandboxedEnvironment):
             if name == "join" and len(args) == 1:
                 args = (list(_Loop(args[0])),)
             self._check_method(budget, owner, name, args, kwargs)
+            if name == "translate":
+                budget.size(
+                    _length(owner)
+                    * max([1, *(_length(v) for a in args if isinstance(a, dict) for v in a.values())])
+                )
         value = super().call(context, called, *args, **kwargs)
         budget.size(_length(value))
         return value
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """`format` and `format_map` of a text, looked at before they run."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        def bounded(*args: Any, **kwargs: Any) -> Any:
+            self._check_method(_budget.get(), value.__self__, value.__name__, args, kwargs)
+            return wrapped(*args, **kwargs)
+
+        return bounded
 
     @staticmethod
     def _check_method(budget: Budget, owner: Any, name: str, args: Any, kwargs: Any) -> None:
@@ -148,7 +224,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         elif name == "join" and args:
             budget.size(sum(map(_length, args[0])) + _length(owner) * len(args[0]))
         elif name in ("format", "format_map", "translate"):
-            many = re.search(r"\d{5}", str(owner)) if name != "translate" else None
+            many = re.search(r"\d{5}|:[^{}]*\{", str(owner)) if name != "translate" else None
             inner = sum(sum(map(_length, v.values())) if isinstance(v, dict) else _length(v) for v in given)
             budget.size(MAX_TEXT + 1 if many else inner * str(owner).count("{"))
 
@@ -162,22 +238,34 @@ class _Environment(ImmutableSandboxedEnvironment):
         if operator == "**" and isinstance(left, int) and isinstance(right, int):
             budget.size(max(left.bit_length(), 1) * max(right, 0))
         if operator == "%" and isinstance(left, str):
-            if re.search(r"\d{5}|\*", left):
-                budget.size(MAX_TEXT + 1)
-            items = right if isinstance(right, tuple) else (right,)
-            budget.size(sum(_length(item) for item in items) * left.count("%"))
+            _check_percent(left, right if isinstance(right, tuple) else (right,))
         value = super().call_binop(context, operator, left, right)
         budget.size(_length(value))
         return value
 
 
 def _environment() -> _Environment:
-    environment = _Environment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
+    environment = _Environment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=_finalize
+    )
     filters: dict[str, Any] = environment.filters
     filters.update(tojson=_tojson, join=_join, pellucid_loop=_loop, pellucid_concat=_concat)
+    filters.update(format=_format, replace=_replace, sum=_sum, indent=_indent)
+    for name in (
+        "upper",
+        "lower",
+        "title",
+        "capitalize",
+        "string",
+        "list",
+        "escape",
+        "e",
+        "forceescape",
+        "urlencode",
+    ):
+        filters[name] = _sized(filters[name])
     for name in (
         "center",
-        "indent",
         "wordwrap",
         "filesizeformat",
         "urlize",
@@ -186,7 +274,7 @@ def _environment() -> _Environment:
         "batch",
         "slice",
     ):
-        if name in ("center", "indent", "batch", "slice"):
+        if name in ("center", "batch", "slice"):
             filters[name] = _small_numbers(filters[name])
         else:
             del filters[name]  # no template needs them, and each is one more thing to bound
@@ -197,12 +285,31 @@ def _environment() -> _Environment:
     return environment
 
 
+def _sized(function: Any) -> Any:
+    """A filter that makes about as much as it is given: that is paid for."""
+
+    def paid(*args: Any, **kwargs: Any) -> Any:
+        for value in args:
+            _pay_as_text(value)
+        value = function(*args, **kwargs)
+        _budget.get().size(_length(value))
+        _budget.get().step()
+        return value
+
+    for mark in ("jinja_pass_arg",):
+        if hasattr(function, mark):
+            setattr(paid, mark, getattr(function, mark))
+    return paid
+
+
 def _small_numbers(function: Any) -> Any:
     def bounded(*args: Any, **kwargs: Any) -> Any:
         for value in [*args[1:], *kwargs.values()]:
             if isinstance(value, int) and abs(value) > 10_000:
                 _budget.get().size(MAX_TEXT + 1)
-        return function(*args, **kwargs)
+        made = function(*args, **kwargs)
+        _budget.get().size(_length(made))
+        return made
 
     for mark in ("jinja_pass_arg",):  # how jinja2 remembers that a filter wants its environment
         if hasattr(function, mark):

@@ -46,6 +46,22 @@ BOMBS = [
     "{% for a in range(99999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}",
     "{{ range(10 ** 12)|list }}",
     "{{ [1, 2]|batch(999999999, 0)|list }}",
+    "{{ '%999999999d'|format(1) }}",
+    "{{ '%*d'|format(999999999, 1) }}",
+    "{{ '{:{w}}'.format(1, w=999999999) }}",
+    "{% set s='x'*30000 %}{{ (s|replace('x', s))|length }}",
+    "{% set ns=namespace(l=[]) %}{% for i in range(99999) %}{% set ns.l = ns.l + ['x' * (8000000 + i)] %}{% endfor %}",
+    "{% set ns=namespace(l=[0]) %}{% for i in range(60) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+    "{% macro f(n) %}{% for i in range(9) %}{{ f(n) }}{% endfor %}{% endmacro %}{{ f(0) }}",
+    "{% for a in messages recursive %}{{ loop(messages) }}{% endfor %}",
+    "{{ ([[0]*9999]*9999)|sum(start=[])|length }}",
+    "{{ {'a': ['x'*1000000]*1000}|tojson|length }}",
+    "{{ (['x'*1000000]*1000)|string|length }}",
+    "{{ ['x'*1000000]*1000 }}",
+    "{{ ('x\\n'*1000000)|indent(9999)|length }}",
+    "{{ ('a'*1000000).translate({97: 'b'*1000})|length }}",
+    "{{ range(100000)|map('string')|map('center', 9999)|join|length }}",
+    "{% set ns=namespace(t='x'*1000000) %}{% for i in range(100000) %}{% set ns.t = ns.t|upper|lower %}{% endfor %}",
 ]
 
 
