@@ -177,8 +177,8 @@ class Weights:
 
 
 def transposed(weight: Tensor) -> Tensor:
-    """A float weight [inputs, outputs] as [outputs, inputs] (a copy)."""
+    """A float weight [inputs, outputs] as [outputs, inputs]: a copy in memory, no longer of its file."""
     inputs, outputs = weight.shape
     item = {2: np.uint16, 4: np.uint32}[weight.format.block_bytes]
     turned = np.ascontiguousarray(weight.data.view(item).reshape(inputs, outputs).T)
-    return replace(weight, shape=(outputs, inputs), data=turned.reshape(-1).view(np.uint8))
+    return replace(weight, shape=(outputs, inputs), data=turned.reshape(-1).view(np.uint8), source=None)
