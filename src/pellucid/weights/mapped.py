@@ -54,6 +54,10 @@ class MappedFile:
         self.data = np.frombuffer(self._map, np.uint8)
         self.view = memoryview(self._map)
 
+    def holds(self, data: Bytes, start: int) -> bool:
+        """Whether this array is a view of the map from byte `start` on."""
+        return len(data) == 0 or _address(data) == _address(self.data) + start
+
     def release(self, start: int, stop: int) -> None:
         """Let the pages of bytes [start, stop) leave this process's memory; if read again, they come back."""
         advice = getattr(mmap, "MADV_DONTNEED", None)
@@ -67,6 +71,11 @@ class MappedFile:
         if not 0 <= start <= stop <= self.size:
             raise IndexError(f"{self.path}: bytes [{start}, {stop}) of {self.size}")
         return bytes(self.view[start:stop])
+
+
+def _address(array: Bytes) -> int:
+    where: int = array.__array_interface__["data"][0]  # array.ctypes would import a module at every start
+    return where
 
 
 def read_small_file(path: Path, limit: int) -> bytes:

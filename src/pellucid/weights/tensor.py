@@ -59,6 +59,11 @@ class Tensor:
     source: MappedFile | None = field(default=None, repr=False)
     offset: int = 0
 
+    def __post_init__(self) -> None:
+        """Who packs a mapped tensor gives its pages back: bytes elsewhere in memory would be lost by that."""
+        if self.source is not None and not self.source.holds(self.data, self.offset):
+            raise ValueError(f"{self.name}: its data does not lie in its source at byte {self.offset}")
+
     @property
     def num_values(self) -> int:
         return math.prod(self.shape)
