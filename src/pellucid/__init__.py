@@ -13,6 +13,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid.async_llm import AsyncLLM
+    from pellucid.async_stream import AsyncStream
     from pellucid.chat_answer import ChatAnswer, ChatChunk
     from pellucid.chat_session import ChatSession
     from pellucid.chat_turn import ChatTurn
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         ModelFileError,
         ModelNotFoundError,
         PellucidError,
+        QueueFullError,
         TemplateError,
         UnsupportedModelError,
         UsageError,
@@ -51,6 +54,8 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "Alternative",
+    "AsyncLLM",
+    "AsyncStream",
     "Candidate",
     "ChatAnswer",
     "ChatChunk",
@@ -68,6 +73,7 @@ __all__ = [
     "ModelInfo",
     "ModelNotFoundError",
     "PellucidError",
+    "QueueFullError",
     "Sample",
     "SamplingParams",
     "SessionFileError",
@@ -91,6 +97,8 @@ __all__ = [
 
 _HOMES = {
     "LLM": "llm",
+    "AsyncLLM": "async_llm",
+    "AsyncStream": "async_stream",
     "ChatSession": "chat_session",
     "ChatTurn": "chat_turn",
     "ToolCall": "text.answers.spans",

@@ -37,6 +37,7 @@ class Driver:
         self._running: dict[int, RunningRequest] = {}
         self._dropped: deque[RunningRequest] = deque()
         self._ids = count()
+        self._changed: dict[RunningRequest, None] = {}  # since the listeners were called
         self._expiring: list[tuple[float, int]] = []  # a heap of (when, request id)
         weakref.finalize(self, self._lock.end)  # at exit
 
@@ -44,6 +45,8 @@ class Driver:
         """Errors: what the engine says against this request (UsageError)."""
         with self._lock, HeldInterrupts():
             self._abort_dropped()
+            if request.done:  # dropped before it came in
+                return
             request.start(next(self._ids))
             self._engine.add(
                 Request(
@@ -66,13 +69,51 @@ class Driver:
             with HeldInterrupts():
                 self._pass()
 
+    def step(self) -> None:
+        """One forward pass, if there is something to compute; what was dropped or has expired ends before it."""
+        with self._lock, HeldInterrupts():
+            self._pass()
+
+    @property
+    def contended(self) -> bool:
+        """Whether another thread waits for the engine."""
+        return self._lock.contended
+
+    def resume(self, request: RunningRequest) -> None:
+        """A request that was paused because nobody read its chunks goes on."""
+        with self._lock, HeldInterrupts():
+            if request.paused:
+                request.paused = False
+                self._engine.resume(request.request_id)
+
+    def fail(self, request: RunningRequest, error: Exception) -> None:
+        """End it with this error."""
+        with self._lock, HeldInterrupts():
+            request.error = error
+            self._abort(request, "error")
+            self._tell()
+
     def _pass(self) -> None:
         self._abort_dropped()
         self._end_expired()
-        for event in self._engine.step():
-            owner = self._running.get(event.request_id)
-            if owner is not None:
-                self._hand_over(event, owner)
+        try:
+            for event in self._engine.step():
+                owner = self._running.get(event.request_id)
+                if owner is not None:
+                    self._hand_over(event, owner)
+                    if owner.listener is not None:
+                        self._changed[owner] = None
+        finally:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Pauses whose chunks nobody reads, and calls the listeners of all to whom something happened."""
+        changed, self._changed = self._changed, {}
+        for request in changed:
+            if 0 < request.most_unread <= len(request.chunks) and not request.paused and not request.done:
+                request.paused = self._engine.pause(request.request_id)
+            if request.listener is not None:
+                request.listener()
 
     # --- held sequences -------------------------------------------------------------------------------
     def hold(self, ids: Iterable[int], *, salt: Hashable = None) -> Held:
@@ -134,6 +175,7 @@ class Driver:
         """End it where it still runs; its memory is free at once."""
         with self._lock, HeldInterrupts():
             self._abort(request)
+            self._tell()
 
     def drop(self, request: RunningRequest) -> None:
         """As `abort`, at the next occasion: safe from anywhere, even a finaliser amid a pass."""
@@ -143,6 +185,7 @@ class Driver:
         with self._lock, HeldInterrupts():
             for request in list(self._running.values()):
                 self._abort(request)
+            self._tell()
 
     def close(self) -> None:
         """Aborts all; held sequences answer with UsageError from here on."""
@@ -186,3 +229,5 @@ class Driver:
             self._engine.abort(request.request_id)
         if not request.done:
             request.abort(reason)
+            if request.listener is not None:
+                self._changed[request] = None

@@ -57,6 +57,10 @@ class ContextOverflowError(PellucidError, ValueError):
     exit_code = 2
 
 
+class QueueFullError(PellucidError):
+    """More requests than may run and wait; the message says how many places are taken, of how many."""
+
+
 class TemplateError(PellucidError, ValueError):
     """A chat template is missing, broken, or refused the messages."""
 

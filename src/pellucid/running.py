@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,9 @@ class RunningRequest:
         self.settings = settings
         self.cache_salt = cache_salt
         self.chunks: deque[Chunk] = deque()
+        self.listener: Callable[[], None] | None = None  # called after each pass that brought something
+        self.most_unread = 0  # chunks from which the request pauses until they are read; 0: never
+        self.paused = False
         self.error: Exception | None = None
         self._keep_chunks = keep_chunks  # for a stream
         self._tokenizer = tokenizer
@@ -161,14 +165,16 @@ class RunningRequest:
         drop: Drop | None,
     ) -> None:
         sample.text.append(text)
-        if reason is not None:
-            sample.finish_reason = reason
-            self._num_running -= 1
+        sample.finish_reason = reason
         if self._keep_chunks:
             token, place = event.token_id, event.position
             self.chunks.append(
                 Chunk(text, token, sample.index, place, logprobs, reason, sample.stop_match, drop)
             )
+        if (
+            reason is not None
+        ):  # last of all: whoever sees a request done, in another thread, finds all its chunks
+            self._num_running -= 1
 
     def _note_progress(self, event: TokenEvent) -> None:
         self._last = perf_counter()

@@ -33,8 +33,11 @@ class Stream(Iterator[Chunk]):
     def __next__(self) -> Chunk:
         request = self._request
         try:
-            while not request.chunks:
-                if request.done:
+            while True:
+                done = request.done  # before looking for chunks: the last one comes before the end
+                if request.chunks:
+                    break
+                if done:
                     if request.error is not None:
                         raise request.error
                     raise StopIteration

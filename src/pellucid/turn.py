@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from types import TracebackType
 
 
@@ -16,11 +17,17 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._waiting: deque[None] = deque()  # one entry for each thread in line
         self._ended = False
         self._process_id = os.getpid()
 
     def __enter__(self) -> None:
-        self._lock.acquire()
+        if not self._lock.acquire(blocking=False):
+            self._waiting.append(None)
+            try:
+                self._lock.acquire()
+            finally:
+                self._waiting.pop()
         if self._ended and threading.current_thread() is not threading.main_thread():
             self._lock.release()
             threading.Event().wait()  # for ever: the process ends around this thread
@@ -29,6 +36,11 @@ class Turn:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.release()
+
+    @property
+    def contended(self) -> bool:
+        """Whether another thread waits. The lock is not fair: who takes it again and again gives way then."""
+        return bool(self._waiting)
 
     def end(self) -> None:
         """The interpreter ends. In a forked child there is no other thread to wait for."""

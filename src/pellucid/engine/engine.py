@@ -105,6 +105,22 @@ class Engine:
             self._end(sequence)
         return live is not None
 
+    def pause(self, request_id: Hashable) -> bool:
+        """Its samples stop where they are. They keep their blocks while nobody needs them; what others take is
+        computed again. False if it has ended."""
+        live = self._live.get(request_id)
+        for sequence in live.sequences if live else []:
+            sequence.drafts = []
+            self.scheduler.park(sequence)
+        return live is not None
+
+    def resume(self, request_id: Hashable) -> bool:
+        """What was paused goes on, with the same tokens as if it had not been. False if it has ended."""
+        live = self._live.get(request_id)
+        for sequence in live.sequences if live else []:
+            self.scheduler.add(sequence)
+        return live is not None
+
     def _end(self, sequence: Sequence) -> None:
         self.scheduler.remove(sequence)
         live = self._live[sequence.request_id]

@@ -1,0 +1,419 @@
+"""AsyncLLM: the same bits as LLM, cancellation in every phase, bounds, deadlines, loops, threads, shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+
+import pytest
+
+from pellucid import LLM, AsyncLLM, PellucidError, QueueFullError, SamplingParams, UsageError
+
+
+@pytest.fixture
+def llm(tiny_path):
+    with LLM(tiny_path, backend="reference", max_sequences=8, prefill_chunk=16, context_length=256) as loaded:
+        yield loaded
+
+
+def idle(llm):
+    engine = llm._loaded.engine
+    return engine.pool.num_used == 0 and not engine.has_work and not engine._live and not llm._driver._running
+
+
+async def settled(llm):
+    """The worker has taken notice of what was cancelled."""
+    for _ in range(1000):
+        if idle(llm):
+            return True
+        await asyncio.sleep(0.005)
+    return False
+
+
+def run(coroutine):
+    return asyncio.run(asyncio.wait_for(coroutine, 120))
+
+
+PARAMS = {"max_tokens": 12, "temperature": 1.0, "seed": 7, "ignore_eos": True}
+
+
+def test_results_are_those_of_llm(llm):
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            return await asyncio.gather(*(allm.generate([5, i], n=1 + i % 3, **PARAMS) for i in range(40)))
+
+    results = run(main())
+    for i, result in enumerate(results):
+        alone = llm.generate([5, i], n=1 + i % 3, **PARAMS)
+        assert [s.token_ids for s in result.outputs] == [s.token_ids for s in alone.outputs]
+    assert idle(llm)
+
+
+def test_a_stream_is_generate_in_pieces(llm):
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            async with allm.stream("Hello", **PARAMS, n=2) as stream:
+                chunks = [chunk async for chunk in stream]
+            return chunks, stream.result
+
+    chunks, result = run(main())
+    whole = llm.generate("Hello", **PARAMS, n=2)
+    for sample in whole.outputs:
+        mine = [c for c in chunks if c.sample_index == sample.index]
+        assert "".join(c.text for c in mine) == sample.text and mine[-1].finish_reason == "length"
+    assert [s.token_ids for s in result.outputs] == [s.token_ids for s in whole.outputs]
+
+
+def test_two_thousand_requests_of_which_a_third_is_cancelled_in_every_phase(llm):
+    """Real cancellation of tasks: by cancel, asyncio.timeout, a left stream and a dropped one."""
+    rng = random.Random(11)
+    heads = [[rng.randrange(2, 300) for _ in range(rng.randrange(1, 60))] for _ in range(6)]
+    kinds = {i: rng.choice(["cancel", "timeout", "leave", "drop"]) for i in range(2000) if rng.random() < 0.3}
+    prompts = [[*rng.choice(heads), rng.randrange(2, 300)] for _ in range(2000)]
+    params = [
+        SamplingParams(max_tokens=1 + i % 9, temperature=i % 2, seed=i % 50, n=1 + (i % 13 == 0))
+        for i in range(2000)
+    ]
+
+    async def one(allm, gate, i):
+        async with gate:
+            kind, passes = kinds.get(i), rng.randrange(12)
+            if kind is None:
+                return await allm.generate(prompts[i], params[i])
+            if kind in ("leave", "drop"):
+                stream = allm.stream(prompts[i], params[i])
+                async for _ in stream:
+                    passes -= 1
+                    if passes <= 0:
+                        break
+                if kind == "leave":
+                    await stream.aclose()
+                return None
+            try:
+                if kind == "timeout":
+                    async with asyncio.timeout(passes * 1e-3):
+                        await allm.generate(prompts[i], params[i])
+                else:
+                    task = asyncio.ensure_future(allm.generate(prompts[i], params[i]))
+                    for _ in range(passes):
+                        await asyncio.sleep(0)
+                    task.cancel()
+                    await task
+            except (TimeoutError, asyncio.CancelledError):
+                return None
+            return None
+
+    async def main():
+        async with AsyncLLM(llm, max_waiting=120) as allm:
+            gate = asyncio.Semaphore(60)
+            results = await asyncio.gather(*(one(allm, gate, i) for i in range(2000)))
+            assert await settled(llm)
+            assert allm.num_requests == 0
+            return results
+
+    results = run(main())
+    survivors = [i for i in range(2000) if i not in kinds]
+    assert all(results[i] is not None for i in survivors)
+    for i in rng.sample(survivors, 120):
+        alone = llm.generate(prompts[i], params[i])
+        assert [s.token_ids for s in results[i].outputs] == [s.token_ids for s in alone.outputs]
+    assert idle(llm)
+
+
+def test_cancelled_blocks_are_free_within_two_steps(llm, monkeypatch):
+    engine, driver = llm._loaded.engine, llm._driver
+    step, abort, drop = engine.step, engine.abort, driver.drop
+    steps, dropped, aborted = [0], [], []
+
+    def counted():
+        steps[0] += 1
+        return step()
+
+    def abort_noted(request_id):
+        held = engine.pool.num_used
+        abort(request_id)
+        aborted.append((steps[0], held - engine.pool.num_used))
+
+    def drop_noted(request):
+        dropped.append(steps[0])
+        drop(request)
+
+    monkeypatch.setattr(engine, "step", counted)
+    monkeypatch.setattr(engine, "abort", abort_noted)
+    monkeypatch.setattr(driver, "drop", drop_noted)
+
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            other = asyncio.ensure_future(allm.generate([9], max_tokens=250, ignore_eos=True))
+            task = asyncio.ensure_future(allm.generate([5] * 100, max_tokens=100, ignore_eos=True))
+            while steps[0] < 9:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return await other
+
+    assert len(run(main()).token_ids) == 250
+    (at,), ((then, freed),) = dropped, aborted
+    assert then - at <= 1 and freed >= 100 // 32
+    assert idle(llm)
+
+
+def test_a_full_queue_refuses_and_names_the_numbers(llm):
+    async def main():
+        async with AsyncLLM(llm, max_waiting=2) as allm:
+            tasks = [asyncio.ensure_future(allm.generate([i], **PARAMS)) for i in range(30)]
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            again = await allm.generate([1], **PARAMS)
+            with pytest.raises(QueueFullError, match="11 samples asked for, 0 of 10 places"):
+                await allm.generate([1], n=11)
+            with pytest.raises(UsageError, match="no sampling parameter"):
+                await allm.generate([1], nonsense=3)
+            assert allm.num_requests == 0
+            return results, again
+
+    results, again = run(main())
+    refused = [r for r in results if isinstance(r, QueueFullError)]
+    assert len(refused) == 20 and len(again.token_ids) == 12
+    assert "10 of 10 places taken (max_sequences 8 + max_waiting 2)" in str(refused[0])
+
+
+def test_an_error_reaches_its_own_caller_only(llm):
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            good = [allm.generate([i], **PARAMS) for i in range(5)]
+            bad = allm.generate([3], allowed_ids=[1], min_tokens=1, max_tokens=2)
+            unknown = allm.generate([99999])
+            return await asyncio.gather(*good, bad, unknown, return_exceptions=True)
+
+    *good, bad, unknown = run(main())
+    assert all(len(r.token_ids) == 12 for r in good)
+    assert isinstance(bad, PellucidError) and "no token is left" in str(bad)
+    assert isinstance(unknown, UsageError)
+    assert idle(llm)
+
+
+def test_a_pass_that_fails_ends_those_that_run_and_serves_the_next(llm, monkeypatch):
+    engine, real = llm._loaded.engine, llm._loaded.engine.step
+    broken = [True]
+
+    def step():
+        if broken[0] and engine._live:
+            broken[0] = False
+            raise MemoryError("no room")
+        return real()
+
+    monkeypatch.setattr(engine, "step", step)
+
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            with pytest.raises(MemoryError):
+                await allm.generate([1], **PARAMS)
+            return await allm.generate([1], **PARAMS)
+
+    assert len(run(main()).token_ids) == 12
+    assert idle(llm)
+
+
+def test_deadlines(llm):
+    async def main():
+        async with AsyncLLM(llm, max_unread=2) as allm:
+            late = await allm.generate([1], max_tokens=250, ignore_eos=True, deadline=1e-6)
+            stream = allm.stream([1], max_tokens=250, ignore_eos=True, deadline=0.2)
+            await stream.__anext__()
+            paused = stream._running.request
+            while not paused.done:  # nobody reads: it is paused, and still ends
+                await asyncio.sleep(0.01)
+            return late, [chunk async for chunk in stream][-1], len(paused.chunks)
+
+    late, last, _ = run(main())
+    assert late.finish_reason == "deadline" and last.finish_reason == "deadline"
+    assert idle(llm)
+
+
+def test_a_slow_reader_is_waited_for_and_gets_every_chunk(llm):
+    async def main():
+        async with AsyncLLM(llm, max_unread=4) as allm:
+            most = 0
+            chunks = []
+            async for chunk in (
+                stream := allm.stream([5], max_tokens=60, ignore_eos=True, n=2, temperature=1, seed=3)
+            ):
+                chunks.append(chunk)
+                if len(chunks) % 7 == 0:
+                    await allm.generate([6], max_tokens=4)  # others go on
+                most = max(most, len(stream._running.request.chunks))
+            return chunks, most
+
+    chunks, most = run(main())
+    assert most <= 4 + 2  # the last pass may bring one for each sample
+    whole = llm.generate([5], max_tokens=60, ignore_eos=True, n=2, temperature=1, seed=3)
+    for sample in whole.outputs:
+        ids = [c.token_id for c in chunks if c.sample_index == sample.index]
+        assert ids == sample.token_ids
+
+
+def test_a_long_prompt_does_not_stall_a_stream(llm):
+    """Between two chunks of a stream there is one pass, whatever prompts are computed meanwhile."""
+    engine, real = llm._loaded.engine, llm._loaded.engine.step
+    seen = []
+
+    def step():
+        events = real()
+        seen.append({event.token_id is not None and event.request_id for event in events})
+        return events
+
+    engine.step = step
+
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            stream = allm.stream([5], max_tokens=100, ignore_eos=True)
+            await stream.__anext__()
+            long = [asyncio.ensure_future(allm.generate([7 + i] * 200, max_tokens=2)) for i in range(3)]
+            first = stream._running.request.request_id
+            async for _ in stream:
+                pass
+            await asyncio.gather(*long)
+            return first
+
+    first = run(main())
+    at = [i for i, ids in enumerate(seen) if first in ids]
+    assert len(at) == 100 and at == list(range(at[0], at[0] + 100))
+
+
+def test_several_loops_threads_and_plain_calls_share_one_engine(llm):
+    allm = AsyncLLM(llm)
+    results = {}
+
+    def worker(number):
+        async def main():
+            return await asyncio.gather(*(allm.generate([number, i], **PARAMS) for i in range(6)))
+
+        results[number] = asyncio.run(main())
+
+    def plain():
+        results["plain"] = [llm.generate([77, i], **PARAMS) for i in range(4)]
+
+    threads = [threading.Thread(target=worker, args=(n,)) for n in (10, 20, 30)]
+    threads.append(threading.Thread(target=plain))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert not any(thread.is_alive() for thread in threads)
+    run(allm.close())
+    for number, some in results.items():
+        for i, result in enumerate(some):
+            first = 77 if number == "plain" else number
+            assert result.token_ids == llm.generate([first, i], **PARAMS).token_ids
+    assert idle(llm)
+
+
+def test_a_closed_loop_leaves_nothing_running(llm):
+    allm = AsyncLLM(llm)
+
+    async def main():
+        stream = allm.stream([5], max_tokens=200, ignore_eos=True)
+        await stream.__anext__()
+        return stream
+
+    stream = asyncio.run(main())
+    for _ in range(500):
+        if idle(llm):
+            break
+        time.sleep(0.01)
+    assert idle(llm)
+    assert len(stream.result.token_ids) >= 1
+    run(allm.close())
+
+
+def test_a_task_group_that_breaks_ends_its_requests(llm):
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            with pytest.raises(ExceptionGroup):
+                async with asyncio.TaskGroup() as group:
+                    for i in range(5):
+                        group.create_task(allm.generate([i], max_tokens=200, ignore_eos=True))
+                    group.create_task(allm.generate([99999]))
+            return await settled(llm)
+
+    assert run(main())
+
+
+def test_the_thread_sleeps_while_there_is_nothing_to_do(llm):
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            await allm.generate([1], max_tokens=2)
+            driver, steps = allm._worker._driver, [0]
+            real = driver.step
+            driver.step = lambda: steps.__setitem__(0, steps[0] + 1) or real()
+            await asyncio.sleep(0.3)
+            return steps[0]
+
+    assert run(main()) <= 1
+
+
+def test_close_aborts_or_drains(llm):
+    async def main(drain):
+        allm = AsyncLLM(llm)
+        tasks = [asyncio.ensure_future(allm.generate([i], max_tokens=50, ignore_eos=True)) for i in range(12)]
+        await asyncio.sleep(0.05)
+        await allm.close(drain=drain)
+        with pytest.raises(UsageError, match="closed"):
+            await allm.generate([1])
+        return [result.finish_reason for result in await asyncio.gather(*tasks)]
+
+    assert set(run(main(True))) == {"length"}
+    assert "abort" in run(main(False))
+    assert idle(llm)
+
+
+def test_it_loads_and_closes_what_it_was_told_to_load(tiny_path):
+    async def main():
+        async with AsyncLLM(tiny_path, backend="reference", max_sequences=2) as allm:
+            assert "max_sequences" in allm.llm.settings
+            result = await allm.generate("a", max_tokens=3, ignore_eos=True)
+        with pytest.raises(UsageError, match="closed"):
+            allm.llm.generate("a")
+        return result
+
+    assert len(run(main()).token_ids) == 3
+
+
+def test_a_dropped_async_llm_ends_its_thread(llm):
+    async def main():
+        allm = AsyncLLM(llm)
+        await allm.generate([1], max_tokens=1)
+        return allm._worker._thread
+
+    thread = run(main())
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_misuse(llm):
+    with pytest.raises(UsageError, match="max_waiting"):
+        AsyncLLM(llm, max_waiting=-1)
+    with pytest.raises(UsageError, match="max_unread"):
+        AsyncLLM(llm, max_unread=0)
+    with pytest.raises(UsageError, match="num_threads"):
+        AsyncLLM(llm, num_threads=2)
+
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            with pytest.raises(UsageError, match="one prompt"):
+                await allm.generate(["a", "b"])
+            with pytest.raises(UsageError, match="not read yet"):
+                allm.stream("a").result  # noqa: B018
+            async with allm.stream([5], max_tokens=200, ignore_eos=True) as stream:
+                reader = asyncio.ensure_future(stream.__anext__())
+                await asyncio.sleep(0)
+                if not reader.done():
+                    with pytest.raises(UsageError, match="another task"):
+                        await stream.__anext__()
+                await reader
+
+    run(main())
+    assert idle(llm)
