@@ -88,12 +88,9 @@ def main() -> None:
     if arguments.here:
         print(json.dumps(ours(arguments.models[0], int(arguments.threads), sequences, arguments.passes)))
         return
-    tool = llamacpp.find_or_build().folder / "llama-batched-bench"
-    engines = {"pellucid": ours_apart}
-    if tool.exists():
-        engines["llama.cpp"] = lambda *rest: theirs(tool, *rest)
-    else:
-        print(f"no {tool}: pellucid alone", file=sys.stderr)
+    llamacpp.find_or_build()
+    tool = machine.peers_folder() / "llama.cpp-build" / "bin" / "llama-batched-bench"
+    engines = {"pellucid": ours_apart, "llama.cpp": lambda *rest: theirs(tool, *rest)}
     print(f"{machine.processor()}, commit {machine.commit()}\n")
     print("| model | threads | engine | " + " | ".join(f"{k} seq." for k in sequences), end=" | ")
     print(" | ".join(f"c({k})" for k in sequences[1:]), "| in all, over llama.cpp |")
@@ -111,8 +108,7 @@ def main() -> None:
                 cells = [model.stem, str(threads), name]
                 cells += [f"{k / of[k]:.0f}/s" for k in sequences]
                 cells += [f"{of[k] / of[sequences[0]]:.2f}" for k in sequences[1:]]
-                peer = middle.get("llama.cpp", {})
-                cells.append(f"{peer[sequences[-1]] / of[sequences[-1]]:.2f}" if peer else "-")
+                cells.append(f"{middle['llama.cpp'][sequences[-1]] / of[sequences[-1]]:.2f}")
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 
