@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from pellucid.errors import PellucidError, UsageError
 from pellucid.progress_bar import prompts_bar
+from pellucid.prompts import check_template_variables, is_messages, split_prompts
 
 if TYPE_CHECKING:
     from pellucid.driver import Driver
+    from pellucid.llm import LLM
     from pellucid.outputs import GenerationResult
     from pellucid.running import RunningRequest
 
@@ -53,6 +57,56 @@ def in_windows(items: Iterable[T], size: int, key: Callable[[T], list[int]]) -> 
     source = iter(items)
     while window := list(islice(source, size)):
         yield from sorted(window, key=key)
+
+
+class Job(NamedTuple, Generic[K]):
+    """A prompt of a batch: text, token ids or chat messages, and the fields of its request."""
+
+    key: K
+    prompt: Any
+    fields: Mapping[str, Any]
+
+
+def run_jobs(
+    llm: LLM, jobs: Iterable[Job[K]], *, model_defaults: bool, sort: bool
+) -> Generator[tuple[K, GenerationResult | PellucidError], None, None]:
+    """Each key with its result or the error that is its own, in the order of their ends. `sort`: jobs are taken in an
+    order that shares prefixes. Errors of the jobs themselves end no other job."""
+    refused: deque[tuple[K, PellucidError]] = deque()
+
+    def prepared() -> Iterator[tuple[K, RunningRequest]]:
+        for job in jobs:
+            try:
+                yield job.key, _prepare(llm, job, model_defaults)
+            except PellucidError as error:
+                refused.append((job.key, error))
+
+    loaded = llm._need()
+    ordered = in_windows(prepared(), loaded.places if sort else 1, key=lambda pair: pair[1].run_ids)
+    with closing(run_many(llm._open_driver(), ordered, loaded.places)) as finished:
+        for key, request in finished:
+            while refused:
+                yield refused.popleft()
+            error = request.error
+            if error is not None and not isinstance(error, PellucidError):
+                raise error
+            yield key, error if error is not None else request.result()
+    yield from refused
+
+
+def _prepare(llm: LLM, job: Job[K], model_defaults: bool) -> RunningRequest:
+    """Errors: PellucidError, whatever is wrong with the prompt or a field."""
+    fields = dict(job.fields)
+    parse_special, salt = fields.pop("parse_special", False), fields.pop("cache_salt", None)
+    if is_messages(job.prompt):
+        variables = check_template_variables(fields.pop("template_variables", None))
+        prompt: str | list[int] = llm.render_chat(job.prompt, **variables)
+    else:
+        prompts, several = split_prompts(job.prompt)
+        if several:
+            raise UsageError("expected one prompt, text or token ids; give each a line of its own")
+        prompt = prompts[0]
+    return llm._prepare(prompt, None, model_defaults, parse_special, fields, cache_salt=salt)
 
 
 def generate_all(
