@@ -125,7 +125,7 @@ def test_a_chat_without_a_template_is_an_error(invoke, tiny):
     [
         (["--context", "8", "a long prompt that does not fit"], "more than the context of 8"),
         (["--context", "9999", "x"], "1024"),
-        (["--max-tokens", "5000", "x"], "lower max_tokens"),
+        (["--max-tokens", "5000", "x"], "lower --max-tokens"),
         (["--banned-ids", "320", "x"], "320"),
         ([""], "empty"),
     ],

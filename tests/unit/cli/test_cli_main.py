@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -13,6 +14,7 @@ from cli_support import environment, run
 
 import pellucid.cli
 from pellucid.cli.main import Commands, main
+from pellucid.sampling.params import SamplingParams
 
 COMMANDS = sorted(
     file.stem
@@ -182,4 +184,7 @@ def test_completion_completes_flags_of_the_sampling_parameters():
         "_PELLUCID_COMPLETE": "bash_complete",
     }
     done = run(**words)
-    assert done.stdout.split() == [b"plain,--top-k", b"plain,--top-p"]
+    flags = ["--" + field.name.replace("_", "-") for field in fields(SamplingParams)]
+    expected = sorted(f"plain,{flag}".encode() for flag in flags if flag.startswith("--top"))
+    assert b"plain,--top-k" in expected
+    assert sorted(done.stdout.split()) == expected
