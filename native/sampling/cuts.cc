@@ -37,10 +37,29 @@ PELLUCID_WIDE void add_entropies(const float* run, double top, double sums[8], d
     for (int j = 0; j < 8; ++j) sums[j] += e[i + j], moments[j] += m[i + j];
 }
 
-// x - reference >= least stays.
-PELLUCID_WIDE void mask_below(float* x, int64_t n, double reference, double least) {
-  for (int64_t i = 0; i < n; ++i) x[i] = static_cast<double>(x[i]) - reference >= least ? x[i] : -kInfinity;
+// The float of a place in the order of all floats: 0 for -inf, ascending.
+float float_at(uint32_t place) {
+  constexpr uint32_t kNegatives = 0x7f800000u;  // from -inf to the negative number nearest to 0
+  return std::bit_cast<float>(place < kNegatives ? 0xff800000u - place : place - kNegatives);
 }
+
+// The least float f with f - reference >= least in float64, by bisection: so a row is compared as floats. (Stepping
+// from the sum would take for ever about 0, where a thousand million floats give one difference.)
+float least_kept(double reference, double least) {
+  uint32_t low = 0, high = 2u * 0x7f800000u;  // -inf is not kept, +inf is
+  while (high - low > 1) {
+    const uint32_t middle = low + (high - low) / 2;
+    (static_cast<double>(float_at(middle)) - reference >= least ? high : low) = middle;
+  }
+  return float_at(high);
+}
+
+PELLUCID_WIDE void mask_under(float* x, int64_t n, float least) {
+  for (int64_t i = 0; i < n; ++i) x[i] = x[i] >= least ? x[i] : -kInfinity;
+}
+
+// x - reference >= least stays. Called where at least one logit is kept, so that such a float exists.
+void mask_below(float* x, int64_t n, double reference, double least) { mask_under(x, n, least_kept(reference, least)); }
 
 PELLUCID_WIDE void exponentials(const float* x, int64_t n, double reference, double* out) {
   for (int64_t i = 0; i < n; ++i) {

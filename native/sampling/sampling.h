@@ -24,6 +24,9 @@ Runs runs(const float* x, int64_t n);
 
 Maximum maximum(const float* x, int64_t n);
 
+// The sum of exp(x - max) in whole units of 2^-44, over the runs whose largest is further than `distance` below max.
+uint64_t weight_beyond(const float* x, int64_t n, const Runs& r, double distance);
+
 // log(sum(exp(x))) in float64: 8 lanes, ascending, one fixed tree. Terms below exp(max - 50) count as zero: all of
 // 2^18 of them together are under half an ulp of the sum. -inf if every logit is -inf.
 double log_normalizer(const float* x, int64_t n);

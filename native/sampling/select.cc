@@ -15,6 +15,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kLeastWeight = -31.2;  // exp of anything lower is under half of 2^-44: weight 0
 constexpr int kBucketsPerUnit = 128;
 constexpr int kBuckets = 32 * kBucketsPerUnit;
+constexpr double kNear = 10.0;
 
 // A key whose ascending order is (logit descending, id ascending). Both zeros are one value.
 uint64_t order_key(float value, int64_t id) {
@@ -77,6 +78,17 @@ void for_each_run(const float* x, int64_t n, const Runs& r, double distance, aut
   }
 }
 
+// The sum of one run's weights.
+PELLUCID_WIDE uint64_t weight_of(const float* run, double top) {
+  uint64_t sum = 0;
+  for (int i = 0; i < kRun; ++i) {
+    const double d = static_cast<double>(run[i]) - top;
+    const double rounded = exp_negative(d > kLeastWeight ? d : kLeastWeight) * 0x1p44 + 0x1p52;
+    sum += std::bit_cast<uint64_t>(rounded) & 0xfffffffffffffull;
+  }
+  return sum;
+}
+
 // All after (value, id) in the order become -inf.
 PELLUCID_WIDE void cut_after(float* x, int64_t n, float value, int64_t id) {
   for (int64_t i = 0; i <= id; ++i) x[i] = x[i] >= value ? x[i] : -kInfinity;
@@ -84,6 +96,22 @@ PELLUCID_WIDE void cut_after(float* x, int64_t n, float value, int64_t id) {
 }
 
 }  // namespace
+
+uint64_t weight_beyond(const float* x, int64_t n, const Runs& r, double distance) {
+  uint64_t sum = 0;
+  float padded[kRun];
+  for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
+    const double run_distance = static_cast<double>(r.all.value) - r.maxima[i];
+    if (!(run_distance > distance) || run_distance > -kLeastWeight) continue;
+    const float* run = x + i * kRun;
+    if ((i + 1) * kRun > n) {
+      std::fill(std::copy(run, x + n, padded), padded + kRun, -kInfinity);
+      run = padded;
+    }
+    sum += weight_of(run, r.all.value);
+  }
+  return sum;
+}
 
 void top_k(const float* x, int64_t n, int64_t k, int32_t* ids) {
   if (k <= 0) return;
@@ -104,11 +132,20 @@ void keep_top_p(float* x, int64_t n, double p, int64_t min_keep) {
   const Runs r = runs(x, n);
   if (r.all.id < 0 || p >= 1.0) return;
   std::vector<uint64_t> sums(kBuckets);
-  for_each_run(x, n, r, -kLeastWeight, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
-    for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j];
-  });
   uint64_t total = 0;
-  for (const uint64_t sum : sums) total += sum;
+  // The cut is nearly always near the top: what is further away is only added up. If it was not, all is put in buckets.
+  double near = kNear;
+  for (bool found = false; !found; near = -kLeastWeight) {
+    std::fill(sums.begin(), sums.end(), 0);
+    total = 0;
+    for_each_run(x, n, r, near, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
+      for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j], total += weights[j];
+    });
+    uint64_t nearer = 0;  // of whole buckets all of whose tokens are in the runs above
+    for (int32_t b = 0; (b + 1.0) / kBucketsPerUnit <= near; ++b) nearer += sums[b];
+    total += weight_beyond(x, n, r, near);
+    found = near >= -kLeastWeight || static_cast<double>(nearer) >= p * static_cast<double>(total);
+  }
   const double wanted = p * static_cast<double>(total);
 
   // The cut falls in one bucket: only that one is put in order.

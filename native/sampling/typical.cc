@@ -15,6 +15,7 @@ namespace {
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kLeastWeight = -31.2;  // as in select.cc: below it a weight is 0
 constexpr int kBucketsPerUnit = 128;
+constexpr double kNear = 6.0;
 constexpr int kBuckets = 32 * kBucketsPerUnit;  // the last one holds all that is further away
 
 // One place of the order: |(normalizer - x) - entropy| ascending, then id ascending.
@@ -44,12 +45,13 @@ PELLUCID_WIDE void weigh(const float* run, double top, const Entropy& h, uint64_
   }
 }
 
-void for_each_run(const float* x, int64_t n, const Runs& r, const Entropy& h, auto use) {
+// Runs whose largest logit is no further than `reach` below the top. (A token of another one is further still.)
+void for_each_run(const float* x, int64_t n, const Runs& r, const Entropy& h, double reach, auto use) {
   uint64_t weights[kRun];
   int32_t buckets[kRun];
   float padded[kRun];
   for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
-    if (static_cast<double>(r.all.value) - r.maxima[i] > -kLeastWeight) continue;
+    if (static_cast<double>(r.all.value) - r.maxima[i] > reach) continue;
     const int64_t start = i * kRun, count = std::min(n - start, kRun);
     const float* run = x + start;
     if (count < kRun) {
@@ -64,17 +66,29 @@ void for_each_run(const float* x, int64_t n, const Runs& r, const Entropy& h, au
 // The last place that stays: where the weights in order first reach p of their sum.
 Place edge_of(const float* x, int64_t n, const Runs& r, const Entropy& h, double p) {
   std::vector<uint64_t> sums(kBuckets);
-  for_each_run(x, n, r, h, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
-    for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j];
-  });
   uint64_t total = 0;
-  for (const uint64_t sum : sums) total += sum;
+  // What is nearer to the entropy than kNear on the far side of it lies within `reach` of the top; nearly always the
+  // edge does, and the rest is only added up. If it does not, all is put in buckets.
+  const double head = h.log_normalizer - h.nats;  // the logit whose surprise is the entropy
+  double reach = std::min(-kLeastWeight, static_cast<double>(r.all.value) - head + kNear);
+  for (bool found = false; !found;) {
+    std::fill(sums.begin(), sums.end(), 0);
+    total = 0;
+    for_each_run(x, n, r, h, reach, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
+      for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j], total += weights[j];
+    });
+    uint64_t nearer = 0;  // of whole buckets, all of whose tokens are in the runs above
+    for (int32_t b = 0; b + 1 < static_cast<int32_t>(kNear * kBucketsPerUnit); ++b) nearer += sums[b];
+    total += weight_beyond(x, n, r, reach);
+    found = reach >= -kLeastWeight || static_cast<double>(nearer) >= p * static_cast<double>(total);
+    if (!found) reach = -kLeastWeight;
+  }
   const double wanted = p * static_cast<double>(total);
   int32_t bucket = 0;
   uint64_t before = 0;
   while (static_cast<double>(before + sums[bucket]) < wanted) before += sums[bucket++];
   std::vector<Place> edge;
-  for_each_run(x, n, r, h, [&](int64_t start, int64_t count, const uint64_t* weights, const int32_t* buckets) {
+  for_each_run(x, n, r, h, reach, [&](int64_t start, int64_t count, const uint64_t* weights, const int32_t* buckets) {
     for (int64_t j = 0; j < count; ++j)
       if (buckets[j] == bucket && weights[j] > 0) edge.push_back({distance_of(x[start + j], h), start + j, weights[j]});
   });
