@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -184,7 +183,7 @@ def test_completion_completes_flags_of_the_sampling_parameters():
         "_PELLUCID_COMPLETE": "bash_complete",
     }
     done = run(**words)
-    flags = ["--" + field.name.replace("_", "-") for field in fields(SamplingParams)]
+    flags = ["--" + name.replace("_", "-") for name in SamplingParams().to_dict()]
     expected = sorted(f"plain,{flag}".encode() for flag in flags if flag.startswith("--top"))
     assert b"plain,--top-k" in expected
     assert sorted(done.stdout.split()) == expected
