@@ -21,6 +21,11 @@ class UsageError(PellucidError, ValueError):
     exit_code = 2
 
 
+class ConstraintError(UsageError):
+    """A constraint on the output (json_schema, regex, grammar, choices) is malformed, impossible, too large or uses
+    what cannot be followed; or tokens that were given do not satisfy it."""
+
+
 class ModelFileError(PellucidError):
     """A model file is truncated, malformed, hostile or of an unsupported kind.
 

@@ -1,0 +1,107 @@
+"""A constraint made ready for one vocabulary, and the cache of those that were."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING
+
+from pellucid.constraints.base import Source
+from pellucid.constraints.choices import choices_grammar
+from pellucid.constraints.follower import Follower
+from pellucid.constraints.grammar import lark_grammar
+from pellucid.constraints.json_schema import json_grammar
+from pellucid.constraints.limits import check_size, parser_limits
+from pellucid.constraints.regex import regex_grammar
+from pellucid.constraints.state import MatcherState, first_line
+from pellucid.constraints.vocabulary import build_vocabulary
+from pellucid.errors import ConstraintError
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+    from pellucid.text.tokenizer import Tokenizer
+
+CACHED = 128  # compiled constraints that a compiler keeps
+CACHED_BYTES = 4 * 1024 * 1024  # and the most text of theirs; what is compiled takes up to some fifty times as much
+
+
+class Compiled:
+    """Immutable. ignored: what a lenient schema asks and is not followed, in llguidance's words."""
+
+    def __init__(self, source: Source, root: MatcherState, vocabulary_size: int, ignored: tuple[str, ...]) -> None:
+        self.source = source
+        self.vocabulary_size = vocabulary_size
+        self.ignored = ignored
+        self._root = root
+        self._lock = threading.Lock()
+
+    def state(self) -> MatcherState:
+        """A state before any token."""
+        with self._lock:
+            return self._root.copy()
+
+    def follower(self) -> Follower:
+        """States of the samples of one request, kept in step with their histories."""
+        return Follower(self.state)
+
+    def __repr__(self) -> str:
+        return f"<Compiled {self.source.kind}: {self.source.text:.60}>"
+
+
+class Compiler:
+    """Compiles for one vocabulary, whose tables are built the first time; safe from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, eos_ids: Iterable[int]) -> None:
+        self._tokenizer = tokenizer
+        self._vocabulary_size = vocabulary_size
+        self._eos_ids = sorted(eos_ids)
+        self._vocabulary: LLTokenizer | None = None
+        self._cache: OrderedDict[Hashable, Compiled] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def vocabulary(self) -> LLTokenizer:
+        if self._vocabulary is None:
+            self._vocabulary = build_vocabulary(self._tokenizer, self._vocabulary_size, self._eos_ids)
+        return self._vocabulary
+
+    def compile(self, source: Source) -> Compiled:
+        """ConstraintError: malformed, impossible, too large, or with parts that cannot be followed."""
+        with self._lock:
+            found = self._cache.get(source)
+            if found is None:
+                found = self._compile(source)
+                self._cache[source] = found
+                while len(self._cache) > CACHED or self._cached_bytes() > max(CACHED_BYTES, len(source.text)):
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(source)
+            return found
+
+    def _cached_bytes(self) -> int:
+        return sum(len(source.text) for source in (c.source for c in self._cache.values()))
+
+    def _compile(self, source: Source) -> Compiled:
+        from llguidance import LLMatcher
+
+        check_size(source.kind, source.text)
+        try:
+            grammar = _MAKERS[source.kind](source)
+        except ConstraintError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise ConstraintError(f"{source.kind}: {first_line(str(error))}") from None
+        matcher = LLMatcher(self.vocabulary(), grammar, log_level=0, limits=parser_limits())
+        root = MatcherState(matcher, source.kind, self._vocabulary_size)
+        if not root.mask().any():  # computed once here, for every sequence that begins; it tells errors, too
+            raise ConstraintError(f"{source.kind}: no text of this vocabulary satisfies it")
+        ignored = tuple(first_line(warning) for warning in matcher.get_grammar_warnings())
+        return Compiled(source, root, self._vocabulary_size, ignored)
+
+
+_MAKERS: dict[str, Callable[[Source], str]] = {
+    "json_schema": lambda s: json_grammar(s.text, compact=s.compact, lenient=s.lenient),
+    "regex": lambda s: regex_grammar(s.text),
+    "grammar": lambda s: lark_grammar(s.text),
+    "choices": lambda s: choices_grammar(s.text),
+}
