@@ -54,6 +54,7 @@ class Driver:
                     request.run_ids,
                     request.params,
                     self._eos_ids,
+                    strategy="constrained" if request.params.constraint_source() else "sample",
                     salt=request.cache_salt,
                 )
             )

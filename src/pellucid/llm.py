@@ -251,6 +251,23 @@ class LLM(OpenModel, Sessions):
         ids = self.render_chat(messages, **check_template_variables(template_variables))
         return self.stream(ids, params, model_defaults=model_defaults, **overrides)
 
+    def generate_json(
+        self,
+        prompt: str | Sequence[int] | Sequence[Mapping[str, Any]],
+        schema: Any,
+        params: SamplingParams | None = None,
+        **overrides: Any,
+    ) -> Any:
+        """An object that satisfies `schema`: of a Pydantic model an instance, of a JSON Schema (dict or JSON text) what
+        json.loads gives. prompt: text or ids, or messages for `chat`.
+
+        Errors: those of `generate`, ConstraintError (the schema), IncompleteJSONError (max_tokens or the context cut
+        it; `.text` is what there was), Pydantic's ValidationError where the model checks more than its schema says.
+        """
+        from pellucid.structured import generate_json
+
+        return generate_json(self, prompt, schema, params, overrides)
+
     def render_chat(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> list[int]:
         """The token ids that `chat` would continue from."""
         from pellucid.text.chat import render_chat

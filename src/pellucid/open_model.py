@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from pellucid import _native
+    from pellucid.constraints.compiled import Compiled, Compiler
     from pellucid.fetch.progress import Progress
     from pellucid.info import ModelInfo
     from pellucid.limits import Limits
@@ -42,6 +43,7 @@ class OpenModel:
         start = perf_counter()
         self._loaded: Loaded | None = load(path_or_name, options, progress, arena)
         self._driver = Driver(self._loaded.engine, self._loaded.eos_ids)
+        self._compiler: Compiler | None = None
         self.load_seconds = perf_counter() - start
 
     @property
@@ -90,6 +92,7 @@ class OpenModel:
             self._driver.close()
             del self._driver
             self._loaded = None
+            self._compiler = None
 
     # --- one request ----------------------------------------------------------------------------------
     def _prepare(
@@ -137,7 +140,31 @@ class OpenModel:
         checkpoint = self._need().checkpoint
         check_flag("model_defaults", model_defaults)
         recommended = checkpoint.generation_defaults if model_defaults else None
-        return resolve_sampling(params, overrides, recommended, checkpoint.container, self._options.origin)
+        chosen, settings = resolve_sampling(
+            params, overrides, recommended, checkpoint.container, self._options.origin
+        )
+        source = chosen.constraint_source()
+        return (chosen if source is None else chosen.bound(self._compile(source))), settings
+
+    def compile_constraint(self, **constraint: Any) -> Compiled:
+        """One of json_schema=, regex=, grammar=, choices= (and json_whitespace, json_lenient) made ready for this
+        vocabulary: `compiled.state()` is a `constraints.base.ConstraintState`. Requests compile by themselves, and
+        find what was compiled lately. Errors: UsageError, ConstraintError."""
+        from pellucid.sampling.params import SamplingParams
+
+        source = SamplingParams(**constraint).constraint_source()
+        if source is None:
+            raise UsageError("compile_constraint: give json_schema, regex, grammar or choices")
+        return self._compile(source)
+
+    def _compile(self, source: tuple[str, str, bool, bool]) -> Compiled:
+        from pellucid.constraints.base import Source
+        from pellucid.constraints.compiled import Compiler
+
+        loaded = self._need()
+        if self._compiler is None:
+            self._compiler = Compiler(loaded.tokenizer, loaded.model.vocabulary_size, loaded.eos_ids)
+        return self._compiler.compile(Source(*source))
 
     def _check(self, ids: Sequence[int], loaded: Loaded, following: Mapping[str, int] | None) -> None:
         context, longest = loaded.capacity.context_length, loaded.model.context_length

@@ -22,6 +22,21 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
+class Constrained:
+    """What a constraint (json_schema, regex, grammar, choices) did to one choice.
+
+    `allowed_logprob`: of all tokens that it allows together, under the distribution that it was given (the model's,
+    where it is the first stage). `wanted`, `wanted_text`: the most probable token before it. `forced`: it left no
+    other.
+    """
+
+    allowed_logprob: float
+    wanted: int
+    wanted_text: str
+    forced: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprobs:
     """The chosen token's log-probabilities and the most probable alternatives, best first.
 
@@ -35,6 +50,7 @@ class TokenLogprobs:
     processed_logprob: float
     top: tuple[Alternative, ...] = ()
     processed_top: tuple[Alternative, ...] = ()
+    constraint: Constrained | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +122,16 @@ class Sample:
     stop_match: str | int | None = None
     logprobs: list[TokenLogprobs] | None = None
     drops: tuple[Drop, ...] = ()
+
+    @property
+    def forfeited(self) -> float | None:
+        """Log-mass in nats that the constraint took from the model's distribution, over all tokens: how much less
+        probable this text is under the model than among what the constraint allows, step by step. None: there was
+        no constraint, or `logprobs` was not asked for."""
+        steps = [token.constraint for token in self.logprobs or ()]
+        if not steps or any(step is None for step in steps):
+            return None
+        return -sum(step.allowed_logprob for step in steps if step is not None)
 
     def __repr__(self) -> str:
         return f"Sample({_quoted(self.text)}, {_count(len(self.token_ids), 'token')}, {_why(self)})"

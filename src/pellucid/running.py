@@ -11,6 +11,7 @@ from pellucid.errors import PellucidError
 from pellucid.outputs import (
     Alternative,
     Chunk,
+    Constrained,
     Counts,
     Drop,
     GenerationResult,
@@ -24,6 +25,7 @@ from pellucid.text.continuation import ContinuationText
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
     from pellucid.sampling.params import SamplingParams
+    from pellucid.sampling.sampler import ConstraintStep
     from pellucid.text.tokenizer import Tokenizer
 
 
@@ -193,6 +195,14 @@ class RunningRequest:
             found.processed,
             self._alternatives(found.top_raw),
             self._alternatives(found.top_processed),
+            self._constrained(found.constraint),
+        )
+
+    def _constrained(self, step: ConstraintStep | None) -> Constrained | None:
+        if step is None:
+            return None
+        return Constrained(
+            step.allowed_logprob, step.wanted, self._tokenizer.token_text(step.wanted), step.forced
         )
 
     def _alternatives(self, pairs: tuple[tuple[int, float], ...]) -> tuple[Alternative, ...]:

@@ -184,6 +184,9 @@ _LISTS = {
 }
 
 
+_METAVARS = {"schema": "JSON|FILE", "grammar": "FILE"}
+
+
 class SamplingOption(click.Option):
     """The flag of one parameter: `--top-k INT`. Lists are given by repeating it, ids also with commas."""
 
@@ -195,7 +198,9 @@ class SamplingOption(click.Option):
             super().__init__([f"{flag}/--no-{flag[2:]}"], default=field.default, help=text)
             return
         many = field.kind in _LISTS
-        metavar = _LISTS.get(field.kind, "|".join(field.choices) or field.kind.upper())
+        metavar = _LISTS.get(
+            field.kind, "|".join(field.choices) or _METAVARS.get(field.kind, field.kind.upper())
+        )
         # The default is shown only: what is not given stays None, and SamplingParams decides.
         shown = field.default is not None and not many
         super().__init__(
@@ -267,11 +272,25 @@ def _convert(field: Parameter, words: tuple[str, ...]) -> Any:
     if field.kind == "sequence_bias":
         pairs = [word.rpartition("=") for word in words]
         return [[_ids(ids), _number(number, float)] for ids, _, number in pairs]
-    if field.kind == "choice":
+    if field.kind == "schema":
+        word = words[0]
+        return word if word.lstrip()[:1] in ("{", "") or word in ("true", "false") else _file_text(word)
+    if field.kind == "grammar":
+        return _file_text(words[0])
+    if field.kind in ("choice", "text"):
         return words[0]
     if field.kind == "bool":
         return {"true": True, "false": False}.get(words[0].lower(), words[0])
     return _number(words[0], int if field.kind == "int" else float)
+
+
+def _file_text(path: str) -> str:
+    """UsageError: it cannot be read as text."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read(1 << 20)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
 
 
 def _ids(word: str) -> list[Any]:

@@ -42,7 +42,8 @@ class ConstraintState(Protocol):
         """Whether what was taken satisfies the constraint, so that the text may end here."""
 
     def mask(self) -> Bits:
-        """The tokens that may come next, read-only; end-of-text tokens among them exactly where it is accepting."""
+        """The tokens that may come next, read-only; end-of-text tokens among them exactly where it is
+        accepting. After an end there are none."""
 
     def allowed(self) -> Int32:
         """Their ids, ascending."""

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
+from pellucid.constraints import guard
 from pellucid.constraints.base import Source
 from pellucid.constraints.choices import choices_grammar
 from pellucid.constraints.follower import Follower
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
     from pellucid.text.tokenizer import Tokenizer
 
 CACHED = 128  # compiled constraints that a compiler keeps
-CACHED_BYTES = 4 * 1024 * 1024  # and the most text of theirs; what is compiled takes up to some fifty times as much
+CACHED_BYTES = (
+    4 * 1024 * 1024
+)  # and the most text of theirs; what is compiled takes up to some fifty times as much
 
 
 class Compiled:
     """Immutable. ignored: what a lenient schema asks and is not followed, in llguidance's words."""
 
-    def __init__(self, source: Source, root: MatcherState, vocabulary_size: int, ignored: tuple[str, ...]) -> None:
+    def __init__(
+        self, source: Source, root: MatcherState, vocabulary_size: int, ignored: tuple[str, ...]
+    ) -> None:
         self.source = source
         self.vocabulary_size = vocabulary_size
         self.ignored = ignored
@@ -79,7 +84,7 @@ class Compiler:
             return found
 
     def _cached_bytes(self) -> int:
-        return sum(len(source.text) for source in (c.source for c in self._cache.values()))
+        return sum(len(compiled.source.text) for compiled in self._cache.values())
 
     def _compile(self, source: Source) -> Compiled:
         from llguidance import LLMatcher
@@ -91,8 +96,10 @@ class Compiler:
             raise
         except (ValueError, RecursionError) as error:
             raise ConstraintError(f"{source.kind}: {first_line(str(error))}") from None
+        if not guard.is_plain(source):
+            guard.check(source, grammar)
         matcher = LLMatcher(self.vocabulary(), grammar, log_level=0, limits=parser_limits())
-        root = MatcherState(matcher, source.kind, self._vocabulary_size)
+        root = MatcherState(matcher, source.kind, self._vocabulary_size, frozenset(self._eos_ids))
         if not root.mask().any():  # computed once here, for every sequence that begins; it tells errors, too
             raise ConstraintError(f"{source.kind}: no text of this vocabulary satisfies it")
         ignored = tuple(first_line(warning) for warning in matcher.get_grammar_warnings())

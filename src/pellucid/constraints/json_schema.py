@@ -2,7 +2,7 @@
 
 llguidance reads drafts 4 to 2020-12 and refuses keywords that it knows and does not implement. Keywords that no draft
 knows are annotations by the standard (2020-12 core, 6.5), so they are let through, unless they are a slip for one
-that is known: `minlength` would otherwise constrain nothing, in silence.
+that is known: `minlength` would otherwise constrain nothing, in silence. A name that begins with `_` or `x-` is a note.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def slips(schema: Any) -> Iterator[tuple[str, str, str]]:
 
 
 def _meant(word: str) -> str | None:
+    if word.startswith(("_", "x-")):
+        return None
     folded = word.lower().replace("_", "").replace("-", "")
     if folded in _BY_FOLDED:
         return _BY_FOLDED[folded]

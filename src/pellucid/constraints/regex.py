@@ -26,7 +26,9 @@ def check_repeats(kind: str, text: str) -> None:
     for found in _REPEAT.finditer(text):
         for number in found.groups():
             if number and (len(number) > 9 or int(number) > MAX_REPEAT):
-                raise ConstraintError(f"{kind}: '{found[0]:.40}' repeats more than {MAX_REPEAT} times; lower it")
+                raise ConstraintError(
+                    f"{kind}: '{found[0]:.40}' repeats more than {MAX_REPEAT} times; lower it"
+                )
 
 
 def _unanchored(text: str) -> str:

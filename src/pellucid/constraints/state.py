@@ -16,28 +16,37 @@ if TYPE_CHECKING:
 
 
 class MatcherState:
-    """matcher: its own; no other state may use it. first: the mask before any token, where it is known."""
+    """matcher: its own; no other state may use it. ends: the end-of-text tokens. mask: the present one, where known."""
 
     def __init__(
-        self, matcher: LLMatcher, name: str, vocabulary_size: int, num_tokens: int = 0, mask: Bits | None = None
+        self,
+        matcher: LLMatcher,
+        name: str,
+        vocabulary_size: int,
+        ends: frozenset[int],
+        num_tokens: int = 0,
+        mask: Bits | None = None,
     ) -> None:
         self._matcher = matcher
         self._name = name
         self._vocabulary_size = vocabulary_size
+        self._ends = ends
         self._mask = mask
+        self._ended = False
         self.num_tokens = num_tokens
 
     @property
     def is_accepting(self) -> bool:
-        accepting = bool(self._matcher.is_accepting())
+        accepting = self._ended or bool(self._matcher.is_accepting())
         self._check()
         return accepting
 
     def mask(self) -> Bits:
         if self._mask is None:
             bits: Bits = np.zeros((self._vocabulary_size + 31) // 32, np.uint32)
-            self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
-            self._check()
+            if not self._ended:
+                self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+                self._check()
             bits.flags.writeable = False
             self._mask = bits
         return self._mask
@@ -46,21 +55,34 @@ class MatcherState:
         return np.flatnonzero(as_flags(self.mask(), self._vocabulary_size)).astype(np.int32)
 
     def allows(self, ids: Sequence[int] | Int32) -> int:
-        count = int(self._matcher.validate_tokens([int(i) for i in ids]))
+        given = [int(i) for i in ids]
+        text = next((n for n, token in enumerate(given) if token in self._ends), len(given))
+        if self._ended:
+            return 0
+        count = int(self._matcher.validate_tokens(given[:text])) if text else 0
         self._check()
-        return count
+        if count < text or text == len(given):
+            return count
+        after = self._matcher.deep_copy()  # validate_tokens knows no ends
+        after.consume_tokens(given[:text])
+        return count + bool(after.is_accepting())
 
     def forced(self) -> list[int]:
-        forced = list(self._matcher.compute_ff_tokens())
+        forced = [] if self._ended else list(self._matcher.compute_ff_tokens())
         self._check()
         return forced
 
     def advance(self, token_id: int) -> None:
-        # validate_tokens first: a matcher that has consumed what it cannot take never recovers.
+        # `allows` first: a matcher that has consumed what it cannot take never recovers.
         if self.allows([token_id]) != 1:
-            raise ConstraintError(f"{self._name}: token {token_id} is not allowed after {self.num_tokens} tokens")
-        self._matcher.consume_token(token_id)
-        self._check()
+            raise ConstraintError(
+                f"{self._name}: token {token_id} is not allowed after {self.num_tokens} tokens"
+            )
+        if token_id in self._ends:
+            self._ended = True  # the matcher does not count ends, so it never gets one
+        else:
+            self._matcher.consume_token(token_id)
+            self._check()
         self.num_tokens += 1
         self._mask = None
 
@@ -68,14 +90,18 @@ class MatcherState:
         if not 0 <= num_tokens <= self.num_tokens:
             raise ConstraintError(f"{self._name}: cannot take back {num_tokens} of {self.num_tokens} tokens")
         if num_tokens:
-            self._matcher.rollback(num_tokens)
+            self._matcher.rollback(num_tokens - self._ended)
             self._check()
             self.num_tokens -= num_tokens
-            self._mask = None
+            self._ended, self._mask = False, None
 
     def copy(self) -> MatcherState:
         matcher = self._matcher.deep_copy()
-        return MatcherState(matcher, self._name, self._vocabulary_size, self.num_tokens, self._mask)
+        copy = MatcherState(
+            matcher, self._name, self._vocabulary_size, self._ends, self.num_tokens, self._mask
+        )
+        copy._ended = self._ended
+        return copy
 
     def _check(self) -> None:
         if self._matcher.is_error():
@@ -95,6 +121,8 @@ _KNOWN = {
 
 
 def first_line(message: str) -> str:
-    """What llguidance says, without the position dump that follows."""
-    line = " ".join((message.split("\n<state>")[0].splitlines() or [""])[0].split())
-    return _KNOWN.get(line, f"{line:.240}")
+    """What llguidance says, without the position dump that follows; of a regular expression also what is wrong."""
+    lines = [" ".join(line.split()) for line in message.split("\n<state>")[0].splitlines()] or [""]
+    cause = next((line.removeprefix("error: ") for line in lines[1:] if line.startswith("error: ")), "")
+    line = f"{lines[0]:.240} {cause:.100}".strip()
+    return _KNOWN.get(line, line)

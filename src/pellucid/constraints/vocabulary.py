@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 class _Spelling:
     """What llguidance asks of a tokenizer. Control tokens spell nothing: no text of a constraint contains one."""
 
-    def __init__(self, tokenizer: Tokenizer, eos_ids: list[int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocabulary_size: int, eos_ids: list[int]) -> None:
         self._tokenizer = tokenizer
         self.eos_token_id = eos_ids[0]
         self.bos_token_id = tokenizer.bos_id
         self.tokens = [tokenizer.token_bytes(i) for i in range(tokenizer.vocabulary_size)]
+        self.tokens += [b""] * (vocabulary_size - len(self.tokens))
         self.special_token_ids = sorted(tokenizer.special_ids | set(eos_ids))
 
     def __call__(self, text: str | bytes) -> list[int]:
@@ -45,5 +46,5 @@ def build_vocabulary(tokenizer: Tokenizer, vocabulary_size: int, eos_ids: Iterab
     ends = sorted(eos_ids)
     if not ends:
         raise ConstraintError("this model has no end-of-text token, so a constrained text could not end")
-    spelling = TokenizerWrapper(_Spelling(tokenizer, ends))
+    spelling = TokenizerWrapper(_Spelling(tokenizer, vocabulary_size, ends))
     return LLTokenizer(spelling, n_vocab=vocabulary_size, eos_token=ends)

@@ -6,6 +6,7 @@ SamplingParams, its validation, the command line's flag and the JSON schema are 
 A stage is a processor under its registered name. Without an `order` of the caller's, stages run in ascending
 `order`:
 
+     50 constraint
     100 logit_bias      110 sequence_bias    200 allowed_ids         210 banned_ids   220 begin_suppress
     230 bad_words       300 min_tokens       310 exponential_decay   400 penalties    410 encoder_repetition
     420 dry             430 no_repeat_ngram  440 encoder_no_repeat   450 functions    460 forced_tokens

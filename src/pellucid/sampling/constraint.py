@@ -91,7 +91,9 @@ class Constraint:
         if given and self.ignore_eos:
             raise UsageError(f"ignore_eos: a text under {given[0]} must be able to end; leave one out")
         if given and self.overflow == "slide":
-            raise UsageError(f"overflow='slide' drops tokens that {given[0]} counts on; use 'error' or 'stop'")
+            raise UsageError(
+                f"overflow='slide' drops tokens that {given[0]} counts on; use 'error' or 'stop'"
+            )
 
     @property
     def source(self) -> tuple[str, str, bool, bool]:
@@ -109,8 +111,8 @@ class Constraint:
 
     def state(self, history: History) -> State:
         """Where the output of a history stands. ConstraintError: tokens put in by hand do not satisfy it."""
-        output = history.token_ids[history.num_prompt :]
-        return self._follower.at(history.sample_index, output)
+        follower = self._follower
+        return follower.at(history.sample_index, history.token_ids[history.num_prompt :])
 
     def __call__(self, step: History, logits: Float32) -> Float32:
         bits = self.state(step).mask()

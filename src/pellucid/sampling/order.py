@@ -38,7 +38,14 @@ PRESETS: dict[str, Preset] = {
     # Equals at the edge of top-k and typical all stay; the repetition penalty looks at prompt and output.
     "hf": Preset(
         (
-            *("sequence_bias", "encoder_repetition", "penalties", "no_repeat_ngram", "encoder_no_repeat"),
+            *(
+                "constraint",
+                "sequence_bias",
+                "encoder_repetition",
+                "penalties",
+                "no_repeat_ngram",
+                "encoder_no_repeat",
+            ),
             *(
                 "bad_words",
                 "min_tokens",
@@ -56,7 +63,7 @@ PRESETS: dict[str, Preset] = {
     # min_p before top_k and top_p; bad words are looked for in the output alone.
     "vllm": Preset(
         (
-            *("allowed_ids", "bad_words", "min_tokens", "logit_bias", "functions", "penalties"),
+            *("constraint", "allowed_ids", "bad_words", "min_tokens", "logit_bias", "functions", "penalties"),
             *("temperature", "min_p", "top_k", "top_p"),
         ),
         rules={"ties": "all", "bad_words_scope": "output"},

@@ -30,6 +30,9 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
         {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}},
         "a list of [token ids, finite number] pairs, or a mapping of tuples to numbers",
     ),
+    "schema": ({"type": ["object", "boolean"]}, "a JSON Schema: a dict, its JSON text, or a Pydantic model"),
+    "text": ({"type": "string", "minLength": 1}, "a text that is not empty"),
+    "grammar": ({"type": "string", "minLength": 1}, "the text of a grammar"),
     # A Python function has no form in JSON: only the empty list is valid there.
     "functions": ({"type": "array", "maxItems": 0}, "a list of functions (token_ids, logits) -> logits"),
 }
@@ -79,7 +82,8 @@ class Parameter:
         if self.choices:
             schema["enum"] = list(self.choices)
         if self.optional:
-            schema["type"] = [schema["type"], "null"]
+            kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+            schema["type"] = [*kinds, "null"]
         return schema | {"default": self.plain(self.default), "description": self.help}
 
     def check(self, value: Any) -> Any:

@@ -107,7 +107,7 @@ class SamplingParams:
     range.
     """
 
-    __slots__ = ("_hash", "_values")
+    __slots__ = ("_compiled", "_hash", "_values")
     __signature__ = _Signature()
     _values: dict[str, Any]
 
@@ -142,6 +142,7 @@ class SamplingParams:
             name: p.check(values[name]) for name, p in table.items() if name in values
         }
         object.__setattr__(self, "_values", checked)
+        object.__setattr__(self, "_compiled", None)
         object.__setattr__(self, "_hash", hash(tuple(checked.values())))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise UsageError(
@@ -185,7 +186,23 @@ class SamplingParams:
 
     def _build(self, stage: str) -> LogitsProcessor:
         kind: Any = samplers[stage]
-        return cast(LogitsProcessor, kind(**{f.name: self._values[f.name] for f in dataclasses.fields(kind)}))
+        values = {
+            f.name: self._compiled if "bound" in f.metadata else self._values[f.name]
+            for f in dataclasses.fields(kind)
+        }
+        return cast(LogitsProcessor, kind(**values))
+
+    def constraint_source(self) -> tuple[str, str, bool, bool] | None:
+        """The fields of `constraints.base.Source`; None: the output is not constrained."""
+        if not any(self._values[name] for name in ("json_schema", "regex", "grammar", "choices")):
+            return None
+        return cast(Any, self._build("constraint")).source  # type: ignore[no-any-return]
+
+    def bound(self, compiled: Any) -> SamplingParams:
+        """The same, with its constraint compiled for the vocabulary of an LLM (`LLM.compile_constraint`)."""
+        copy = SamplingParams(**self.non_defaults())
+        object.__setattr__(copy, "_compiled", compiled)
+        return copy
 
     def idle_stages(self) -> set[str]:
         """Stages that cannot change the choice because it is greedy."""
@@ -222,7 +239,9 @@ class SamplingParams:
 
     def replace(self, **changes: Any) -> SamplingParams:
         """A copy with these parameters changed. What the order gave, and not the caller, is given anew."""
-        return SamplingParams(**{**self.non_defaults(), **changes})
+        changed = SamplingParams(**{**self.non_defaults(), **changes})
+        same = self._compiled is not None and changed.constraint_source() == self.constraint_source()
+        return changed.bound(self._compiled) if same else changed
 
     def to_dict(self) -> dict[str, Any]:
         """Every parameter by name, in plain JSON types; SamplingParams(**d) gives it back (functions of Python

@@ -23,6 +23,19 @@ class NoTokenLeftError(PellucidError):
     """The constraints of a request exclude every token at some position."""
 
 
+class ConstraintStep(NamedTuple):
+    """What a constraint did to one choice.
+
+    allowed_logprob: logarithm of the probability, under the distribution that it was given, of all tokens that it
+    allows. Its sum over an output is how much lower the constrained sequence's log-probability is under the model
+    than under the constrained distribution. wanted: the most probable token before it. forced: it left only one.
+    """
+
+    allowed_logprob: float
+    wanted: int
+    forced: bool
+
+
 class Logprobs(NamedTuple):
     """Natural logarithms of probabilities at one step, float64 arithmetic on the float32 logits.
 
@@ -35,6 +48,7 @@ class Logprobs(NamedTuple):
     processed: float
     top_raw: tuple[tuple[int, float], ...]
     top_processed: tuple[tuple[int, float], ...]
+    constraint: ConstraintStep | None = None
 
 
 class Choice(NamedTuple):
@@ -91,6 +105,10 @@ class Sampler:
         }
         self._memory = Memory(self._stateful)
         self._num_top = params.logprobs
+        # The stages whose input and output are looked at after a choice.
+        self._kept = set(self._stateful)
+        if params.logprobs is not None and "constraint" in self.stages:
+            self._kept.add("constraint")
         self.greedy = params.greedy
         self.seed = seed % 2**64
         self._parameters = params.set_of(self.stages)
@@ -135,7 +153,7 @@ class Sampler:
         ValueError if a logit is NaN or +inf."""
         step = StepOf(history, self.seed, self._memory.before(history) if self._stateful else _NO_STATES)
         given: dict[str, tuple[Float32, Float32]] = {}
-        processed = self.run(step, logits, self._keep(given) if self._stateful else None)
+        processed = self.run(step, logits, self._keep(given) if self._kept else None)
         token = self.draw(step, processed)
         if token < 0:
             raise self._no_token_left(history, logits)
@@ -143,13 +161,16 @@ class Sampler:
             self._memory.remember(history, token, self._after(step, given, token))
         if self._num_top is None:
             return Choice(token, None)
-        return Choice(token, self._logprobs(token, logits, processed))
+        found = self._logprobs(token, logits, processed)
+        if "constraint" in given:
+            found = found._replace(constraint=_constraint_step(*given["constraint"]))
+        return Choice(token, found)
 
     def _keep(self, given: dict[str, tuple[Float32, Float32]]) -> Watcher:
-        """What the stages with a state were given and gave: later stages may write into it."""
+        """What the stages to be looked at were given and gave: later stages may write into it."""
 
         def watch(name: str, before: Float32, after: Float32) -> None:
-            if name in self._stateful:
+            if name in self._kept:
                 given[name] = (before, after.copy())
 
         return watch
@@ -180,3 +201,10 @@ class Sampler:
             return NoTokenLeftError(where + "the model gave every token the logit -inf; check the model file")
         given = ", ".join(self._parameters)
         return NoTokenLeftError(where + f"{given} exclude every token between them; loosen one")
+
+
+def _constraint_step(before: Float32, after: Float32) -> ConstraintStep:
+    allowed = _native.log_normalizer(after) - _native.log_normalizer(before)
+    return ConstraintStep(
+        min(allowed, 0.0), _native.argmax(before), int(np.count_nonzero(after > -np.inf)) == 1
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -34,6 +35,9 @@ def normal_form(kind: str, value: Any, in_range: InRange, choices: tuple[str, ..
         "names": _names,
         "sequences": _sequences,
         "functions": _functions,
+        "schema": _schema,
+        "text": _text,
+        "grammar": _text,
     }[kind](value)
 
 
@@ -45,6 +49,8 @@ def plain(kind: str, value: Any) -> Any:
         return [[list(ids), bias] for ids, bias in value]
     if kind == "sequences":
         return [list(ids) for ids in value]
+    if kind == "schema":
+        return json.loads(value)
     if kind == "functions":
         return [name_of(function) for function in value]
     return list(value) if kind in ("ids", "strings", "names") else value
@@ -158,6 +164,26 @@ def _strings(value: Any) -> tuple[str, ...]:
     if not all(isinstance(item, str) and item for item in strings):
         raise Invalid
     return tuple(dict.fromkeys(strings))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise Invalid
+    return value
+
+
+def _schema(value: Any) -> str:
+    """JSON text, the order of keys as given: objects are written in it. A Pydantic model gives its own schema."""
+    make = getattr(value, "model_json_schema", None)
+    if make is not None and isinstance(value, type):
+        value = make()
+    try:
+        parsed = json.loads(value) if isinstance(value, str) else value
+        if not isinstance(parsed, dict | bool):
+            raise Invalid
+        return json.dumps(parsed, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        raise Invalid from None
 
 
 def _names(value: Any) -> tuple[str, ...]:

@@ -32,8 +32,10 @@ FRONT |= {
     "session_save",
     "fingerprint",
     "beginning",
+    "structured",
 }
 INSIDE = {
+    "constraints",
     "engine",
     "sampling",
     "decoding",
@@ -60,6 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     "models.base": PLAIN | {"weights", "ops.base"},
     "models": PLAIN | {"weights", "ops.base", "models.base"},
     "sampling": PLAIN | {"native"},
+    "constraints": PLAIN | {"text"},
     "decoding": PLAIN | {"sampling"},
     "engine": PLAIN | {"decoding", "sampling", "models.base", "ops.base"},
     "glass": PLAIN,
@@ -81,6 +84,7 @@ HEAVY = {
     "tokenizers",
     "safetensors",
     "jinja2",
+    "llguidance",
     "huggingface_hub",
     "rich",
     "click",
