@@ -25,7 +25,8 @@ class IncompleteJSONError(PellucidError):
         }
         reason = why.get(str(finish_reason), f"finish reason {finish_reason!r}")
         super().__init__(
-            f"the JSON is not complete after {len(text)} characters: {reason}; allow more, or read .text ({text[:60]!r})"
+            f"the JSON is not complete after {len(text)} characters: {reason}; "
+            f"allow more, or read .text ({text[:60]!r})"
         )
         self.text = text
         self.finish_reason = finish_reason

@@ -115,6 +115,8 @@ class Constraint:
         return follower.at(history.sample_index, history.token_ids[history.num_prompt :])
 
     def __call__(self, step: History, logits: Float32) -> Float32:
+        if not any(getattr(self, name) for name in KINDS):
+            return logits
         bits = self.state(step).mask()
         flags = np.unpackbits(bits.view(np.uint8), count=len(logits), bitorder="little")
         np.putmask(logits, flags == 0, -np.inf)

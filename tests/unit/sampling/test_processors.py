@@ -7,7 +7,10 @@ import math
 
 import numpy as np
 import pytest
+from toy_vocabulary import ToyVocabulary
 
+from pellucid.constraints.base import Source
+from pellucid.constraints.compiled import Compiler
 from pellucid.sampling.base import samplers
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import NoTokenLeftError, Sampler
@@ -58,6 +61,13 @@ NEEDED = {  # what some stages refuse to be without
 
 def stages(name):
     """The stage with some values of each of its parameters that are not the default."""
+    if name == "constraint":  # its values say nothing without a vocabulary; see tests/unit/constraints
+        pieces = ToyVocabulary(*map(chr, range(256, 256 + VOCABULARY - 1)))
+        compiler = Compiler(pieces, VOCABULARY, pieces.eos_ids)
+        for text in ("[^\u0105]*", "[\u0100-\u0110]{4,9}"):
+            params = SamplingParams(regex=text)
+            yield params.bound(compiler.compile(Source(*params.constraint_source()))).stages()[name]
+        return
     parameters = {p.name: p for p in SamplingParams.fields()}
     for p in parameters.values():
         if p.processor != name:
