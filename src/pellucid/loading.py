@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.capacity import KV_FORMATS, Capacity, plan_capacity, usable_cpus
 from pellucid.errors import UsageError
 from pellucid.info import automatic_kv_format, end_of_sequence_ids, weight_formats
+from pellucid.sampling.values import as_int
 from pellucid.settings import DEFAULT, MACHINE, MODEL_FILE, Setting, Settings
 
 if TYPE_CHECKING:
@@ -57,9 +58,11 @@ class LoadOptions:
             value, most = getattr(self, name), MOST.get(name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1 or (most and value > most):
+            number = as_int(value)
+            if number is None or number < 1 or (most and number > most):
                 kind = f"an int from 1 to {most}" if most else "an int of at least 1"
                 raise UsageError(f"{name}: expected {kind}, got {value!r}")
+            object.__setattr__(self, name, number)  # NumPy's integers become int
         _one_of("kv_format", self.kv_format, ("auto", *KV_FORMATS))
         _one_of("backend", self.backend, tuple(BACKENDS))
         if self.prefix_caching is not None and not isinstance(self.prefix_caching, bool):

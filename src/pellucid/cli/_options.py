@@ -313,6 +313,8 @@ def note_idle(settings: Settings) -> None:
         verb = "has" if len(idle) == 1 else "have"
         advice = " (give --temperature)" if why.startswith("temperature") else ""
         _console.note(f"pellucid: note: {', '.join(idle)} {verb} no effect: {why}{advice}")
+    if settings["n"].value > 1 and settings["temperature"].value == 0:
+        _console.note("pellucid: note: all samples are the same: temperature is 0 (give --temperature)")
 
 
 def sampling_values() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ LOADING = ("bench", "chat", "generate")  # the commands that load one model
 
 def main() -> None:
     """The entry point of `pellucid` and `python -m pellucid`."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Until the command line has its own way with Ctrl-C, there is nothing to end but the process.
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
     gc.set_threshold(20_000)  # a tenth of the start went to collections that find nothing
     arena = arena_for(sys.argv[1:])
     from pellucid.cli.main import main as run

@@ -11,6 +11,7 @@ import errno
 import importlib
 import os
 import shutil
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -84,6 +85,7 @@ class Commands(click.Group):
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         extra.setdefault("terminal_width", _help_width())
         try:
+            _own_interrupts()
             if sys.stdout is None:
                 raise OSError(errno.EBADF, "closed; redirect it to /dev/null to have no output", "stdout")
             with warnings.catch_warnings():
@@ -100,6 +102,13 @@ class Commands(click.Group):
                     _silence(stream)
             sys.exit(code)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def _own_interrupts() -> None:
+    """From here on Ctrl-C is an exception, and `_report` says 130. Only `_start` had another handler; one that is
+    ignored, as under nohup, stays so."""
+    if getattr(signal.getsignal(signal.SIGINT), "__module__", None) == "pellucid.cli._start":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from operator import index
+from os import PathLike
 from pathlib import Path
 
 from pellucid.errors import ModelFileError, ModelNotFoundError, UsageError
@@ -96,6 +98,10 @@ class Tokenizer(ABC):
         skip_special: leave out control tokens. continues: the ids go on a text, so that a space at their start
         belongs to it (otherwise the one that the tokenizer itself put there is taken away).
         """
+        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+            raise UsageError(
+                f"decode: expected token ids (a list of int), got {type(ids).__name__} {ids!r:.40}"
+            )
         kept = [self.check_id(i) for i in ids]
         if skip_special:
             kept = [i for i in kept if i not in self.special_ids]
@@ -114,6 +120,10 @@ class Tokenizer(ABC):
         return b"".join(map(self.token_bytes, ids))
 
     def check_id(self, token_id: int) -> int:
+        """The id as an int. UsageError: no integer, or outside the vocabulary."""
+        if isinstance(token_id, bool) or not hasattr(token_id, "__index__"):
+            raise UsageError(f"expected a token id (int), got {type(token_id).__name__} {token_id!r:.40}")
+        token_id = index(token_id)
         if not 0 <= token_id < self.vocabulary_size:
             raise UsageError(
                 f"token id {token_id} is outside the vocabulary: expected 0 to {self.vocabulary_size - 1}"
@@ -142,6 +152,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     Errors: ModelNotFoundError; ModelFileError (damaged or hostile); UnsupportedModelError (a kind that pellucid
     does not read).
     """
+    if not isinstance(path, str | PathLike):
+        raise UsageError(f"load_tokenizer: expected a path, got {type(path).__name__} {path!r:.40}")
     path = Path(path)
     if path.is_dir():
         file = path / "tokenizer.json"

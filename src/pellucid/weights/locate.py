@@ -36,6 +36,9 @@ def locate(name_or_path: str | os.PathLike[str], *, progress: Progress | None = 
     Raises ModelNotFoundError (nothing of this name; says where was looked), UsageError (malformed),
     DownloadError (cannot be fetched, or not with the right content).
     """
+    if progress is not None and not all(hasattr(progress, name) for name in ("begin", "at", "end", "note")):
+        kind = f"{type(progress).__name__} {progress!r:.40}"
+        raise UsageError(f"progress: expected an object with begin, at, end and note, or None; got {kind}")
     if not isinstance(name_or_path, str):
         return _locate_path(_as_path(name_or_path))
     if not name_or_path.strip():

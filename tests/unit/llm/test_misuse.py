@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from pellucid import LLM
+from pellucid import LLM, load_tokenizer
 from pellucid.errors import ModelNotFoundError, PellucidError, UsageError
 
 ROOT = Path(__file__).parents[3]
@@ -95,3 +96,32 @@ def test_an_error_is_one_line(llm):
         with pytest.raises(PellucidError) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_integers_of_numpy_are_integers(tiny_path):
+    sizes = {"num_threads": np.int64(1), "prefill_chunk": np.uint8(7), "max_sequences": np.int32(3)}
+    with LLM(tiny_path, **sizes, context_length=np.int16(64), kv_memory=np.int64(1 << 20)) as loaded:
+        assert {name: loaded.settings[name].value for name in sizes} == {k: int(v) for k, v in sizes.items()}
+        assert all(type(loaded.settings[name].value) is int for name in sizes)
+    for wrong in (np.float32(2), np.bool_(True), 2.0, "2", True, np.int64(0)):
+        with pytest.raises(UsageError, match="num_threads: expected an int"):
+            LLM(tiny_path, num_threads=wrong)
+
+
+@pytest.mark.parametrize("progress", [3, "bar", object()])
+def test_what_is_no_progress(tiny_path, progress):
+    with pytest.raises(UsageError, match="progress: expected an object with begin"):
+        LLM(tiny_path, progress=progress)
+
+
+@pytest.mark.parametrize("ids", [None, 5, "abc", b"abc", [1.5], [True], [None], ["a"], [[1]]])
+def test_what_is_no_token_id(llm, ids):
+    with pytest.raises(UsageError, match=r"expected (a )?token id"):
+        llm.tokenizer.decode(ids)
+    assert llm.tokenizer.decode(np.array([5, 6])) == llm.tokenizer.decode([5, np.int32(6)])
+
+
+@pytest.mark.parametrize("path", [None, 5, [], b"x"])
+def test_a_tokenizer_that_is_no_path(path):
+    with pytest.raises(UsageError, match="load_tokenizer: expected a path"):
+        load_tokenizer(path)
