@@ -75,16 +75,24 @@ def theirs(args: argparse.Namespace, callers: int) -> list[tuple[float, float]]:
     if binary is None:
         raise FileNotFoundError("llama-server is not built; CMake target llama-server, LLAMA_BUILD_SERVER=ON")
     context = callers * (args.prefix + NUM_OWN + args.new + 8)
-    options = f"-t {args.threads} -tb {args.threads} -c {context} -np {callers} --port {PORT} --host 127.0.0.1 --no-webui"
-    command = [str(binary), "-m", str(args.model), *options.split()]
+    options = f"-t {args.threads} -tb {args.threads} -c {context} -np {callers} --port {PORT} --no-webui"
+    command = [
+        str(binary),
+        "-m",
+        str(args.model),
+        "--host",
+        "127.0.0.1",
+        *options.split(),
+        *args.server.split(),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def one(prompt: list[int], firsts: list[float]) -> None:
         start, first, count = time.perf_counter(), 0.0, 0
         for event in completion(PORT, prompt, args.new):
             first = first or time.perf_counter() - start
-            count += len(event.get("tokens", []))
-        if count < args.new:
+            count = event.get("tokens_predicted", count)  # in the last event
+        if count != args.new:
             raise RuntimeError(f"{count} tokens instead of {args.new}")
         firsts.append(first)
 
@@ -126,6 +134,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engine", choices=[*ENGINES, "both"], default="both")
+    parser.add_argument("--server", default="", help="more options of llama-server, such as ' --swa-full'")
     parser.add_argument("--json", action="store_true", help="one JSON object a line in place of the table")
     args = parser.parse_args()
     if not args.json:
