@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         TokenLogprobs,
     )
     from pellucid.sampling.params import SamplingParams
+    from pellucid.scoring.results import Perplexity, Score, Scores, StringProbability
     from pellucid.settings import Setting, Settings
     from pellucid.steps import Candidate, Step, StepRecord
     from pellucid.stream import Stream
@@ -73,15 +74,19 @@ __all__ = [
     "ModelInfo",
     "ModelNotFoundError",
     "PellucidError",
+    "Perplexity",
     "QueueFullError",
     "Sample",
     "SamplingParams",
+    "Score",
+    "Scores",
     "SessionFileError",
     "Setting",
     "Settings",
     "Step",
     "StepRecord",
     "Stream",
+    "StringProbability",
     "TemplateError",
     "Timings",
     "TokenLogprobs",
@@ -112,6 +117,7 @@ _HOMES = {
     "locate": "weights.locate",
     "ModelInfo": "info",
     "inspect_model": "info",
+    **dict.fromkeys(("Perplexity", "Score", "Scores", "StringProbability"), "scoring.results"),
     **dict.fromkeys(("Setting", "Settings"), "settings"),
     **dict.fromkeys(
         ("Alternative", "Chunk", "Counts", "Drop", "GenerationResult", "Sample", "Timings", "TokenLogprobs"),

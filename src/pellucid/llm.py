@@ -16,6 +16,7 @@ from pellucid.prompts import (
     check_template_variables,
     split_prompts,
 )
+from pellucid.scoring.front import Scoring
 from pellucid.sessions import Sessions
 from pellucid.stream import Stream
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pellucid.types import Float32
 
 
-class LLM(OpenModel, Sessions):
+class LLM(OpenModel, Sessions, Scoring):
     """A loaded model.
 
         llm = LLM("smollm2-135m-instruct")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pellucid import _native
 
-LOADING = ("bench", "chat", "generate")  # the commands that load one model
+LOADING = ("bench", "chat", "generate", "perplexity", "score")  # the commands that load one model
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ PLAIN = {"types", "errors", "registry"}
 VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve", "turn", "limits", "overflow"}
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
+FRONT |= {"scoring"}
 FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
 FRONT |= {

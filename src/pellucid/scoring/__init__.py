@@ -1,0 +1,1 @@
+"""Scores of given texts: continuations in a token trie, perplexity in windows, probabilities of strings."""

@@ -1,0 +1,80 @@
+"""Texts to the token ids that are scored: the boundary between context and continuation, and rolling windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from pellucid.errors import UsageError
+
+if TYPE_CHECKING:
+    from pellucid.text.tokenizer import Tokenizer
+
+BOUNDARIES = ("joint", "harness")
+
+
+class Encoded(NamedTuple):
+    """merged: a token lies across the boundary."""
+
+    context: list[int]
+    continuation: list[int]
+    merged: bool
+
+
+def prefix_id(tokenizer: Tokenizer) -> int:
+    """What stands before a text without context: BOS, or else the least of the end tokens."""
+    if tokenizer.bos_id is not None:
+        return tokenizer.bos_id
+    if tokenizer.eos_ids:
+        return min(tokenizer.eos_ids)
+    raise UsageError(
+        "an empty context needs a BOS or end token, and this vocabulary has neither; give a context"
+    )
+
+
+def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, boundary: str) -> Encoded:
+    """The ids of both, encoded as one text and cut, as lm-evaluation-harness does it.
+
+    Spaces at the end of the context go to the continuation first. boundary "harness": the cut is at the length
+    of the context encoded alone, whatever the tokens there are; "joint": where the two encodings part, so that
+    a token across the boundary is scored whole. UsageError: nothing is left to score.
+    """
+    if context == "":
+        ids = tokenizer.encode(continuation, add_bos=False)
+        return Encoded([prefix_id(tokenizer)], _some(ids, continuation), False)
+    stripped = context.rstrip()
+    if stripped:  # a context of spaces alone stays
+        context, continuation = stripped, context[len(stripped) :] + continuation
+    alone, whole = tokenizer.encode(context), tokenizer.encode(context + continuation)
+    same = next((i for i, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), None)
+    cut = min(len(alone), len(whole)) if same is None else same
+    merged = cut < len(alone)
+    if boundary == "harness":
+        return Encoded(alone, _some(whole[len(alone) :], continuation), merged)
+    if cut == 0:
+        return Encoded([prefix_id(tokenizer)], _some(whole, continuation), merged)
+    return Encoded(whole[:cut], _some(whole[cut:], continuation), merged)
+
+
+def _some(ids: list[int], text: str) -> list[int]:
+    if not ids:
+        raise UsageError(
+            f"the continuation {text!r:.40} has no token of its own after the context; "
+            'use boundary="joint", or move text between the two'
+        )
+    return ids
+
+
+def rolling_windows(
+    ids: Sequence[int], prefix: int, window: int, stride: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """(context, predicted tokens), each token predicted once; context and prediction but its last token are at
+    most `window` long. Every window after the first predicts up to `stride` tokens. stride = window is what
+    lm-evaluation-harness does (context_len 1)."""
+    done = min(window, len(ids))
+    if ids:
+        yield [prefix], list(ids[:done])
+    while done < len(ids):
+        end = min(len(ids), done + stride)
+        yield list(ids[max(0, end - window - 1) : done]), list(ids[done:end])
+        done = end
