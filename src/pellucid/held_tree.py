@@ -1,0 +1,145 @@
+"""The tree of tokens after one prompt, on held sequences: a child shares every computed position of its parent."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from pellucid.decoding.expansion import Expansion, Path, expansion_of
+from pellucid.errors import PellucidError
+from pellucid.sampling.log_probabilities import Float64, log_probabilities
+from pellucid.sampling.record import Past
+
+if TYPE_CHECKING:
+    from pellucid.engine.held import Held
+    from pellucid.llm import LLM
+    from pellucid.sampling.sampler import Sampler
+    from pellucid.types import Float32, Int32
+
+
+class Constraint(Protocol):
+    """Where one output stands under a constraint (the part of a ConstraintState that a tree needs)."""
+
+    def allowed(self) -> Int32:
+        """Ids that may come next, ascending, end tokens among them where the text may end."""
+
+    def advance(self, token_id: int) -> None: ...
+
+    def copy(self) -> Any: ...
+
+
+class Space(NamedTuple):
+    """Which outputs there are and how probable each is: prompt_ids, and how a row becomes log-probabilities.
+
+    sampler: its stages are applied to every row; None: the model's own distribution. stop_ids: the tokens that end
+    an output, none before min_tokens. constraint: the state before the first token."""
+
+    prompt_ids: tuple[int, ...]
+    stop_ids: Int32
+    min_tokens: int
+    sampler: Sampler | None
+    constraint: Constraint | None
+
+    def logprobs(self, path: Path, logits: Float32) -> Float64:
+        """float64 [vocabulary], of the token after this path."""
+        if self.sampler is not None:
+            ids = np.array([*self.prompt_ids, *path], np.int32)
+            logits = self.sampler.process(Past(ids, len(self.prompt_ids), 0, self.stop_ids), logits)
+        return log_probabilities(logits)
+
+    def allowed(self, path: Path) -> Int32 | None:
+        """What the constraint leaves after this path; None: there is no constraint."""
+        if self.constraint is None:
+            return None
+        state = self.constraint.copy()
+        for token in path:
+            state.advance(token)
+        found: Int32 = np.asarray(state.allowed(), np.int32)
+        return found
+
+    def expansion(self, path: Path, logits: Float32, ranks: int) -> Expansion:
+        may_end = len(path) >= self.min_tokens
+        return expansion_of(self.logprobs(path, logits), self.stop_ids, self.allowed(path), may_end, ranks)
+
+
+class Work(NamedTuple):
+    """rows: positions computed in forward passes. reused: positions taken from a parent or from the prefix cache.
+    passes: calls that asked the engine for rows together."""
+
+    rows: int
+    reused: int
+    passes: int
+
+
+class HeldTree:
+    """An `Expander`. most_held: nodes that keep their keys and values; the least recently used are given back, and
+    computed again, with the same bits, where a child needs them."""
+
+    def __init__(self, llm: LLM, space: Space, salt: str | None = None, most_held: int = 4096) -> None:
+        self._driver = llm._open_driver()
+        self.space = space
+        self._salt = salt
+        self._most_held = most_held
+        self._held: OrderedDict[Path, Held] = OrderedDict()
+        self._known: dict[Path, Expansion] = {}
+        self.keeps_expansions = True  # whether a path that is opened again needs no row
+        self._rows = self._reused = self._passes = 0
+
+    @property
+    def work(self) -> Work:
+        return Work(self._rows, self._reused, self._passes)
+
+    def logits(self, paths: Sequence[Path]) -> list[Float32]:
+        """float32 [vocabulary] after each of these distinct paths, in shared passes."""
+        held = [self._sequence(path) for path in paths]
+        before = [each.cost.computed for each in held]
+        rows = self._driver.evaluate(held)
+        self._passes += 1
+        for path, each, was in zip(paths, held, before, strict=True):
+            computed = each.cost.computed - was
+            self._rows += computed
+            self._reused += len(each) - computed
+            each.logits = None  # a row of a large vocabulary is more memory than its keys and values
+            self._held[path] = each
+            self._held.move_to_end(path)
+        while len(self._held) > self._most_held:
+            self._held.popitem(last=False)[1].close()
+        return [row[-1] for row in rows]
+
+    def expand(self, paths: Sequence[Path], ranks: int) -> list[Expansion]:
+        """Errors: PellucidError, the model or the parameters leave no token after a path."""
+        found = {path: self._known[path] for path in paths if path in self._known}
+        new = [path for path in paths if path not in found or len(found[path].ids) < ranks]
+        for path, logits in zip(new, self.logits(new) if new else (), strict=True):
+            expansion = self.space.expansion(path, logits, ranks)
+            if self.space.constraint is None and not len(expansion.ids) and not expansion.ends:
+                raise PellucidError(f"no token is left after {len(path)} tokens; loosen a parameter")
+            found[path] = expansion
+        if self.keeps_expansions:
+            self._known.update(found)
+        return [found[path] for path in paths]
+
+    def release(self, path: Path) -> None:
+        held = self._held.pop(path, None)
+        if held is not None:
+            held.close()
+
+    def close(self) -> None:
+        while self._held:
+            self._held.popitem()[1].close()
+
+    def _sequence(self, path: Path) -> Held:
+        """A held sequence of the prompt and this path: a fork of the nearest one that is held."""
+        if path in self._held:
+            return self._held[path]
+        for depth in range(len(path) - 1, -1, -1):
+            nearest = self._held.get(path[:depth])
+            if nearest is not None:
+                self._held.move_to_end(path[:depth])
+                child = nearest.fork()
+                child.append(path[depth:])
+                return child
+        return self._driver.hold([*self.space.prompt_ids, *path], salt=self._salt)

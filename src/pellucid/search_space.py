@@ -1,0 +1,73 @@
+"""From what a caller gives a search to the space that it searches: checked, or refused with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pellucid.errors import UsageError
+from pellucid.held_tree import Constraint, Space
+from pellucid.prompts import check_salt, split_prompts
+from pellucid.sampling.sampler import Sampler
+
+if TYPE_CHECKING:
+    from pellucid.llm import LLM
+    from pellucid.sampling.params import SamplingParams
+
+# What gives no fixed distribution of the next token for each prefix.
+_REFUSED = {
+    "xtc_probability": "xtc decides by chance at each step",
+    "mirostat": "mirostat's cut depends on what was drawn before",
+    "adaptive_target": "adaptive_p depends on what was drawn before",
+}
+
+
+def space_of(
+    llm: LLM,
+    prompt: str | Sequence[int],
+    params: SamplingParams | None,
+    max_tokens: int,
+    min_tokens: int,
+    constraint: Constraint | None,
+    cache_salt: str | None,
+    overrides: dict[str, Any],
+) -> tuple[Space, str | None]:
+    """The space, and the salt. Errors: those of `LLM.generate`; UsageError: what has no fixed distribution."""
+    check_count("max_tokens", max_tokens, 1)
+    check_count("min_tokens", min_tokens, 0)
+    if min_tokens > max_tokens:
+        raise UsageError(f"min_tokens={min_tokens} is more than max_tokens={max_tokens}")
+    prompts, several = split_prompts(prompt)
+    if several:
+        raise UsageError("a search takes one prompt; search for each by itself")
+    request = llm._prepare(prompts[0], params, False, False, {**overrides, "max_tokens": max_tokens})
+    chosen = request.params
+    for name, why in _REFUSED.items():
+        if getattr(chosen, name, None):
+            raise UsageError(f"{name}: {why}, so an output has no fixed probability; leave it out")
+    if chosen.stop:
+        raise UsageError(
+            "stop: where a stop string ends depends on text, not on tokens; use stop_token_ids or min_tokens"
+        )
+    if chosen.n != 1 or chosen.min_tokens or chosen.overflow == "slide":
+        raise UsageError(
+            "n, min_tokens and overflow are the search's own arguments; leave them out of params"
+        )
+    stop_ids = np.array(
+        sorted((set() if chosen.ignore_eos else set(llm._need().eos_ids)) | set(chosen.stop_token_ids)),
+        np.int32,
+    )
+    # All stages run, also those that cannot change a greedy choice: the whole distribution counts.
+    full = Sampler(chosen.replace(logprobs=0), 0)
+    sampler = full if full.stages else None
+    ids = tuple(int(token) for token in request.prompt_ids)
+    return Space(ids, stop_ids, min_tokens, sampler, constraint), check_salt(cache_salt)
+
+
+def check_count(name: str, value: Any, least: int) -> int:
+    """UsageError: not an int of at least this."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}: expected an int of at least {least}, got {value!r:.40}")
+    return value
