@@ -175,3 +175,60 @@ def test_schemas_as_dict_text_and_model_are_one():
     for wrong in (3, "{", ["a"], {"a": float("nan")}):
         with pytest.raises(UsageError, match="json_schema: expected a JSON Schema"):
             SamplingParams(json_schema=wrong)
+
+
+def test_command_line(llm, tmp_path):
+    from click.testing import CliRunner
+
+    from pellucid.cli.main import main
+
+    def run(*words):
+        model = str(llm.tokenizer.path)
+        return CliRunner().invoke(main, ["generate", "-m", model, "--threads", "1", "a", *words])
+
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(SCHEMA))
+    hot = ["--temperature", "2", "--seed", "5", "--max-tokens", "120", "--json-whitespace", "compact"]
+    texts = [run("--json-schema", given, *hot).stdout for given in (str(file), json.dumps(SCHEMA))]
+    assert texts[0] == texts[1]
+    jsonschema.validate(json.loads(texts[0]), SCHEMA)
+    rules = tmp_path / "rules.gbnf"
+    rules.write_text('root ::= "x" [0-9] "y"\n')
+    text = run("--grammar", str(rules)).stdout.strip()
+    assert len(text) == 3 and text[0] == "x" and text[1].isdigit() and text[2] == "y"
+    assert run("--choices", "yes", "--choices", "no").stdout.strip() in ("yes", "no")
+    for words in (["--regex", "("], ["--json-schema", "absent.json"], ["--regex", "a", "--choices", "b"]):
+        failed = run(*words)
+        assert failed.exit_code == 2 and not failed.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whitespace", ["flexible", "compact"])
+def test_real_outputs_validate(whitespace):
+    """SmolLM2, hot and greedy: whatever ends by itself validates, and the sampler's draws with drafts are those
+    without."""
+    from real_models import real_model
+
+    schemas = [
+        SCHEMA,
+        {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 2, "maxItems": 5},
+        {"anyOf": [{"type": "string", "format": "date"}, {"type": "number", "multipleOf": 0.5}]},
+        {
+            "type": "object",
+            "properties": {"id": {"type": "string", "pattern": "^[A-Z]{2}-[0-9]{3}$"}, "next": {"$ref": "#"}},
+            "required": ["id"],
+            "additionalProperties": False,
+        },
+    ]
+    ended = 0
+    with LLM(real_model("smollm2")) as llm:
+        messages = [{"role": "user", "content": "Answer in JSON about an animal."}]
+        for schema in schemas:
+            given = {"json_schema": schema, "json_whitespace": whitespace, "max_tokens": 150}
+            samples = llm.chat(messages, **given).outputs
+            samples += llm.chat(messages, temperature=2.0, seed=1, n=6, **given).outputs
+            for sample in samples:
+                if sample.finish_reason == "eos":
+                    jsonschema.validate(json.loads(sample.text), schema)
+                    ended += 1
+    assert ended >= 14
