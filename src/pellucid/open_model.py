@@ -143,8 +143,12 @@ class OpenModel:
         chosen, settings = resolve_sampling(
             params, overrides, recommended, checkpoint.container, self._options.origin
         )
-        source = chosen.constraint_source()
-        return (chosen if source is None else chosen.bound(self._compile(source))), settings
+        return self._bound(chosen), settings
+
+    def _bound(self, params: SamplingParams) -> SamplingParams:
+        """With their constraint compiled for this vocabulary. ConstraintError."""
+        source = params.constraint_source()
+        return params if source is None else params.bound(self._compile(source))
 
     def compile_constraint(self, **constraint: Any) -> Compiled:
         """One of json_schema=, regex=, grammar=, choices= (and json_whitespace, json_lenient) made ready for this

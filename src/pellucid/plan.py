@@ -34,6 +34,7 @@ class Plan(NamedTuple):
             raise UsageError(
                 f"a Generation is one sample, got n={params.n}; fork it with another sample_index"
             )
+        params = llm._bound(params)  # of a file they come as they were written
         params.check_vocabulary(loaded.model.vocabulary_size)
         seed = params.seed if params.seed is not None else 0  # only greedy parameters have none
         full = Sampler(params.replace(logprobs=0) if params.logprobs is None else params, seed)

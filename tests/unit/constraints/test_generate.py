@@ -106,6 +106,16 @@ def test_by_hand_as_by_request(llm):
                 jsonschema.validate(json.loads(each.text), SCHEMA)
 
 
+def test_a_saved_generation_goes_on_under_its_constraint(llm, tmp_path):
+    with llm.begin("a", regex=r"\d{6}", temperature=1.0, seed=3) as generation:
+        generation.run(3)
+        generation.save(tmp_path / "digits.session")
+        with llm.restore(tmp_path / "digits.session") as restored:
+            assert restored.run() == generation.run()
+            assert restored.text == generation.text and len(restored.text) == 6
+            assert restored.text.isdigit()
+
+
 def test_tokens_by_hand_that_break_it_are_an_error_not_a_way_out(llm):
     with llm.begin("a", regex="b+") as generation:
         generation.append("zz")
