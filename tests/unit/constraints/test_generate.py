@@ -106,6 +106,26 @@ def test_by_hand_as_by_request(llm):
                 jsonschema.validate(json.loads(each.text), SCHEMA)
 
 
+def test_search_finds_the_best_of_what_is_allowed(llm):
+    """The proven best of two texts is the more probable one, whichever way the constraint is given."""
+    texts = ["0", "7"]
+    prompt = llm.tokenizer.encode("a")
+    end = next(iter(llm.tokenizer.eos_ids))
+
+    def model_logprob(text):
+        ids = [*llm.tokenizer.encode(text, add_bos=False), end]
+        rows = llm.logits(prompt + ids).astype(np.float64)[len(prompt) - 1 : -1]
+        rows -= np.log(np.exp(rows).sum(axis=1, keepdims=True))
+        return sum(row[token] for row, token in zip(rows, ids, strict=True))
+
+    state = llm.compile_constraint(choices=texts).state()
+    found = llm.search("a", max_tokens=2, constraint=state)
+    values = {text: model_logprob(text) for text in texts}
+    assert found.certified and found.outputs[0].text == max(values, key=values.get)
+    assert found.outputs[0].logprob == pytest.approx(max(values.values()), abs=1e-5)
+    assert llm.search("a", max_tokens=2, choices=texts).outputs[0].text in texts
+
+
 def test_a_saved_generation_goes_on_under_its_constraint(llm, tmp_path):
     with llm.begin("a", regex=r"\d{6}", temperature=1.0, seed=3) as generation:
         generation.run(3)
