@@ -309,8 +309,9 @@ void attend_item(const AttentionArgs& a, const AttentionItem& item, int64_t kv_h
       }
     }
   }
+  // A row without partials sees one run: the items of the others, done at the same time, leave its `out` alone.
   for (int i = 0; i < tile.count; ++i)
-    if (item.whole || a.partial_at[tile.row[i]] < 0)
+    if (item.whole || (a.partial_at[tile.row[i]] < 0 && a.first_run(tile.row[i]) == item.first_run))
       finish(merged[i].total, ws.merged + i * width, a.out + (tile.row[i] * a.heads + tile.head[i]) * a.head_dim, a.head_dim);
 }
 
