@@ -1,20 +1,16 @@
-"""A conversation in a file: JSON with the messages, the tokens and the tree of turns; docs/chat-file.md describes it.
+"""The tree of turns as plain data and back; docs/chat-file.md describes it.
 
-It holds no keys and values: after a restore the next turn computes the conversation once more, with the same bits.
-A file is written whole or not at all, and read with suspicion.
+It is the `extra` of a session file, whose branches hold the tokens, keys and values (`chat_save.py`). It is read with
+suspicion.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pellucid.chat_turn import STRUCTURED, VERBATIM, ChatTurn
 from pellucid.errors import ChatFileError, PellucidError
@@ -23,59 +19,18 @@ from pellucid.text.messages import check_messages, copied
 from pellucid.text.tokenizer import Tokenizer
 from pellucid.text.transcript import Change, Segment, Transcript
 
-if TYPE_CHECKING:
-    from pellucid.llm import LLM
-
 T = TypeVar("T")
 FORMAT, VERSION = "pellucid-chat", 1
-MAX_BYTES = 1 << 28
 KINDS = ("text", "reasoning", "calls", "marker")
 REASONS = ("eos", "stop", "length", "context", "abort", "edited")
 
 
-def model_identity(llm: LLM) -> dict[str, Any]:
-    """What a file must agree with: the tokens mean nothing to another vocabulary, the template renders otherwise."""
-    info, tokenizer = llm.info, llm.tokenizer
-    template = sha256((tokenizer.chat_template or "").encode()).hexdigest()
-    return {
-        "architecture": info.architecture,
-        "num_parameters": info.num_parameters,
-        "vocabulary_size": tokenizer.vocabulary_size,
-        "chat_template_sha256": template,
-    }
+def template_digest(tokenizer: Tokenizer) -> str:
+    """Another template would render the conversation otherwise."""
+    return sha256((tokenizer.chat_template or "").encode()).hexdigest()
 
 
 # --- writing ----------------------------------------------------------------------------------------------
-def write(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Atomically: the old file stays until the new one is on disk. ChatFileError: it cannot be written."""
-    target = Path(path)
-    data = json.dumps({"format": FORMAT, "version": VERSION, **state}, ensure_ascii=False).encode()
-    temporary = None
-    try:
-        with NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as file:  # mode 0600
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        temporary = None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ChatFileError(f"{target}: cannot be written: {reason}; what was there is unchanged") from None
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)
-    with suppress(OSError):  # some file systems cannot sync a folder; the file itself is there
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def turn_state(turn: ChatTurn, number: Mapping[int, int]) -> dict[str, Any]:
     """A turn as plain data. number: the index of each turn in the file, by id()."""
     parent = turn.parent
@@ -111,28 +66,16 @@ def _span_state(span: Span) -> list[Any]:
 
 # --- reading ----------------------------------------------------------------------------------------------
 class ChatFile:
-    """What a file says, checked. ChatFileError: unreadable, damaged, or of another model; in one line."""
+    """What the `extra` of a session file says of a conversation, checked. ChatFileError: damaged, no conversation, or
+    of another template; in one line."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        try:
-            with open(self.path, "rb") as file:
-                data = file.read(MAX_BYTES + 1)
-        except (OSError, ValueError) as error:
-            self.fail(f"cannot be read: {getattr(error, 'strerror', None) or error}")
-        if len(data) > MAX_BYTES:
-            self.fail(f"is larger than {MAX_BYTES} bytes, which no conversation is")
-        try:
-            self.data = json.loads(
-                data.decode("utf-8"), parse_constant=lambda word: self.fail(f"holds {word}")
-            )
-        except (ValueError, RecursionError):
-            self.fail("is no chat file: expected JSON, whole")
-        if not isinstance(self.data, dict) or self.data.get("format") != FORMAT:
-            self.fail(f'is no chat file: expected "format": "{FORMAT}"')
-        if self.data.get("version") != VERSION:
-            version = str(self.data.get("version"))[:20]
-            self.fail(f"is of version {version}; this pellucid reads version {VERSION}")
+    def __init__(self, path: Path, data: Any) -> None:
+        self.path, self.data = path, data
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            self.fail("is the file of a generation, not of a conversation; use restore")
+        if data.get("version") != VERSION:
+            version = str(data.get("version"))[:20]
+            self.fail(f"is of version {version!a}; this pellucid reads version {VERSION}")
 
     def fail(self, problem: str) -> NoReturn:
         raise ChatFileError(f"{self.path}: {problem}")
@@ -145,14 +88,9 @@ class ChatFile:
             self.fail(f"is damaged: expected '{key}' to be {names}")
         return value
 
-    def check_model(self, llm: LLM) -> None:
-        said, here = self.get(self.data, "model", dict), model_identity(llm)
-        wrong = next((name for name, value in here.items() if said.get(name) != value), None)
-        if wrong is not None:
-            self.fail(
-                f"is a conversation with another model ({wrong}: {str(said.get(wrong))[:40]}, here "
-                f"{str(here[wrong])[:40]}); load that model"
-            )
+    def check_template(self, tokenizer: Tokenizer) -> None:
+        if self.get(self.data, "chat_template_sha256", str) != template_digest(tokenizer):
+            self.fail("was saved with another chat template; load that model")
 
     def now(self) -> datetime:
         try:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pellucid import chat_file
+from pellucid import chat_file, session_save
+from pellucid.branches import Branch, parting
 from pellucid.chat_session import ChatSession
-from pellucid.errors import UsageError
+from pellucid.chat_turn import ChatTurn
+from pellucid.errors import ChatFileError, SessionFileError, UsageError
+from pellucid.generation import Generation
 from pellucid.text.tool_schema import Tool, tool_schemas
 
 if TYPE_CHECKING:
@@ -19,27 +23,78 @@ def save(chat: ChatSession, path: str | os.PathLike[str]) -> None:
     """ChatFileError: it cannot be written."""
     number = {id(turn): index for index, turn in enumerate(chat._turns)}
     given = {} if chat.params is None else chat.params.non_defaults()
-    chat_file.write(
-        path,
-        {
-            "model": chat_file.model_identity(chat._llm),
-            "system": chat.system,
-            "tools": chat.tools,
-            "template_variables": chat._prompt.variables,
-            "now": chat._prompt.now.isoformat(),
-            "params": _plain({**given, **chat.overrides}),
-            "model_defaults": chat.model_defaults,
-            "turns": [chat_file.turn_state(turn, number) for turn in chat._turns],
-            "head": None if chat._head is None else number[id(chat._head)],
-            "pinned": [number[id(turn)] for turn in chat._pinned],
-        },
-    )
+    state = {
+        "format": chat_file.FORMAT,
+        "version": chat_file.VERSION,
+        "chat_template_sha256": chat_file.template_digest(chat._llm.tokenizer),
+        "system": chat.system,
+        "tools": chat.tools,
+        "template_variables": chat._prompt.variables,
+        "now": chat._prompt.now.isoformat(),
+        "params": _plain({**given, **chat.overrides}),
+        "model_defaults": chat.model_defaults,
+        "turns": [chat_file.turn_state(turn, number) for turn in chat._turns],
+        "head": None if chat._head is None else number[id(chat._head)],
+        "pinned": [number[id(turn)] for turn in chat._pinned],
+    }
+    branches = _held_branches(chat)
+    try:
+        with _as_chat_errors():
+            session_save.write(chat._llm, path, branches, branches[-1] if branches else None, state)
+    finally:
+        for branch in branches:
+            branch.close()
 
 
-def restore(llm: LLM, path: str | os.PathLike[str], tools: Sequence[Tool] | None) -> ChatSession:
+def _held_branches(chat: ChatSession) -> list[Generation]:
+    """A generation for each end of the tree of tokens, with what the prefix cache has of it; nothing is computed. The
+    conversation's own is the last: where a restore lacks room for all, the last put back stays."""
+    llm, made = chat._llm, list[Generation]()
+    ends = _ends(chat._turns)
+    ends.sort(key=lambda turn: chat._head is not None and chat._head in turn.path())  # stable
+    for turn in ends:
+        # A sequence that has slid, or has filled the context, is longer than what a new one can hold.
+        branch = llm.begin(turn.tokens.ids[: llm.context_length - 1])
+        llm._open_driver().take_cached(branch._held)
+        if made:
+            branch.branch = Branch(branch, made[0].branch, parting(branch, made[0]))
+        made.append(branch)
+    return made
+
+
+def _ends(turns: Sequence[ChatTurn]) -> list[ChatTurn]:
+    """The turns whose tokens are not the beginning of a later turn's: a template may have replaced some."""
+    continued = set()
+    for turn in turns:
+        if turn.parent is not None:
+            before = turn.parent.tokens.ids
+            if turn.prompt.ids[: len(before)] == before:
+                continued.add(id(turn.parent))
+    return [turn for turn in turns if id(turn) not in continued]
+
+
+def restore(llm: LLM, path: str | os.PathLike[str], tools: Sequence[Tool] | None, *, kv: bool) -> ChatSession:
     """Arguments and errors: those of `LLM.restore_chat`."""
-    file = chat_file.ChatFile(path)
-    file.check_model(llm)
+    with _as_chat_errors():
+        session = session_save.opened(llm, path, kv=kv)
+        chat = _chat(llm, chat_file.ChatFile(session.path, session.manifest.get("extra")), tools)
+        if kv:
+            for branch in session_save.branches_in(session, llm, kv=True):
+                branch.close()  # its blocks go to the prefix cache, where the next turn finds them
+    return chat
+
+
+@contextmanager
+def _as_chat_errors() -> Iterator[None]:
+    """The container's errors, by the name that a chat's have."""
+    try:
+        yield
+    except SessionFileError as error:
+        raise ChatFileError(str(error)) from None
+
+
+def _chat(llm: LLM, file: chat_file.ChatFile, tools: Sequence[Tool] | None) -> ChatSession:
+    file.check_template(llm.tokenizer)
     data = file.data
     saved = file.get(data, "tools", list)
     if tools is not None and tool_schemas(tools) != saved:

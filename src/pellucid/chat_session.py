@@ -199,7 +199,8 @@ class ChatSession:
         self._head = branches[branch].turn
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """All branches, in a file of the format docs/chat-file.md. ChatFileError: it cannot be written."""
+        """All branches, with the keys and values that the prefix cache has of them, in a file of the format
+        docs/chat-file.md. ChatFileError: it cannot be written; what was there is unchanged."""
         from pellucid.chat_save import save
 
         self._need_idle()

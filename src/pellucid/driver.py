@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pellucid.engine.engine import Engine, Request
 from pellucid.engine.held import Evaluation, Held, Rows
-from pellucid.engine.snapshot import Snapshot, block_bytes, put_back, take_snapshot
+from pellucid.engine.snapshot import Snapshot, block_bytes, put_back, take_cached, take_snapshot
 from pellucid.interrupts import HeldInterrupts
 from pellucid.turn import Turn
 
@@ -151,6 +151,11 @@ class Driver:
         """A copy of their keys and values. UsageError: one is closed, or being evaluated."""
         with self._exclusive():
             return take_snapshot(self._engine, held)
+
+    def take_cached(self, held: Held) -> None:
+        """A new sequence gets what the prefix cache has of it; nothing is computed."""
+        with self._exclusive():
+            take_cached(self._engine, held)
 
     def put_back(self, held: Held, table: Sequence[int], num_computed: int, arrays: Sequence[Bytes]) -> None:
         """What `snapshot` gave of a sequence, to one of the same tokens that is new."""

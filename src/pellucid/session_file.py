@@ -52,7 +52,7 @@ def write(path: str | os.PathLike[str], manifest: Mapping[str, Any], tensors: Ma
     header += b" " * (-len(header) % 8)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", opener=_private) as file:
             file.write(len(header).to_bytes(8, "little") + header)
             for tensor in tensors.values():
                 for piece in _pieces(tensor):
@@ -74,6 +74,11 @@ def write(path: str | os.PathLike[str], manifest: Mapping[str, Any], tensors: Ma
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _private(path: str, flags: int) -> int:
+    """Opened for its owner alone: what was said stands in it."""
+    return os.open(path, flags, 0o600)
 
 
 def _pieces(tensor: Array) -> list[memoryview]:

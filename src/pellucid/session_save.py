@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -38,11 +38,21 @@ def save(
         json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError(f"extra: expected plain JSON data: {error}") from None
-    llm = generation._llm
     # Strong references: nobody drops a branch while it is being written.
     root = generation.branch if only_this else generation.branch.root
     branches = [generation.branch] if only_this else [b for b in root.walk() if b.generation is not None]
     generations = [g for g in (branch.generation for branch in branches) if g is not None]
+    write(generation._llm, path, generations, generation, extra)
+
+
+def write(
+    llm: LLM,
+    path: str | os.PathLike[str],
+    generations: Sequence[Generation],
+    head: Generation | None,
+    extra: Mapping[str, Any] | None,
+) -> None:
+    """These generations, parents first; head is one of them, or None where there are none."""
     prints = fingerprint(llm)
     snapshot = llm._open_driver().snapshot([each._held for each in generations])
     tensors: dict[str, Array] = {f"kv.{i}": array for i, array in enumerate(snapshot.arrays) if len(array)}
@@ -50,13 +60,12 @@ def save(
     states = []
     for i, each in enumerate(generations):
         tensors[f"tokens.{i}"] = each.token_array.copy()
-        parent = None if only_this else _above(each.branch, number)
-        states.append(_state(each, parent, snapshot.tables[i], snapshot.num_computed[i]))
+        states.append(_state(each, _above(each.branch, number), snapshot.tables[i], snapshot.num_computed[i]))
     manifest = {
         "model": prints,
         "name": str(llm.settings["model"].value),
         "branches": states,
-        "head": number[id(generation)],
+        "head": None if head is None else number[id(head)],
         "extra": extra,
     }
     try:
@@ -100,6 +109,21 @@ def _state(each: Generation, parent: int | None, table: list[int], num_computed:
 
 def restore(llm: LLM, path: str | os.PathLike[str], *, kv: bool) -> Generation:
     """`LLM.restore`."""
+    file = opened(llm, path, kv=kv)
+    made = branches_in(file, llm, kv=kv)
+    head = file.get(file.manifest, "head", (int, type(None)))
+    if head is None and not made:
+        file.fail("is a conversation without a turn; use restore_chat")
+    if head is None or not 0 <= head < len(made):
+        file.fail("is damaged: 'head' names no branch")
+    generation = made[head]
+    generation.extra = file.manifest.get("extra")
+    generation.restored = [each for each in made if each is not generation]
+    return generation
+
+
+def opened(llm: LLM, path: str | os.PathLike[str], *, kv: bool) -> SessionFile:
+    """The file, if it is of this model; kv: and its keys and values are those that would be computed here."""
     file = SessionFile(path)
     prints, said = fingerprint(llm), file.get(file.manifest, "model", dict)
     needed = prints if kv else {name: prints[name] for name in ("architecture", "tokenizer", "weights")}
@@ -110,23 +134,21 @@ def restore(llm: LLM, path: str | os.PathLike[str], *, kv: bool) -> Generation:
             f"was saved with another {_SPOKEN[wrong]} ({str(said.get(wrong))[:16]}, here "
             f"{str(prints[wrong])[:16]}; model {name!a}); {_REMEDY.get(wrong, 'load that model')}"
         )
-    states = file.get(file.manifest, "branches", list)
-    head = file.get(file.manifest, "head", int)
-    if not states or not 0 <= head < len(states):
-        file.fail("is damaged: 'head' names no branch")
+    return file
+
+
+def branches_in(file: SessionFile, llm: LLM, *, kv: bool) -> list[Generation]:
+    """All branches, in the order of the file."""
     arrays = _arrays(file, llm) if kv else []
     made: list[Generation] = []
-    for i, state in enumerate(states):
+    for i, state in enumerate(file.get(file.manifest, "branches", list)):
         try:
             made.append(_generation(file, llm, state, i, arrays, made))
         except (PellucidError, TypeError) as error:
             if isinstance(error, PellucidError) and str(error).startswith(str(file.path)):
                 raise
             file.fail(f"is damaged: branch {i}: {error}")
-    generation = made[head]
-    generation.extra = file.manifest.get("extra")
-    generation.restored = [each for each in made if each is not generation]
-    return generation
+    return made
 
 
 _SPOKEN = {

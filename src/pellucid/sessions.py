@@ -189,13 +189,17 @@ class Sessions:
         )
 
     def restore_chat(
-        self, path: str | os.PathLike[str], *, tools: Sequence[Tool] | None = None
+        self, path: str | os.PathLike[str], *, tools: Sequence[Tool] | None = None, kv: bool = True
     ) -> ChatSession:
-        """A conversation that `ChatSession.save` wrote, with its branches and sampling parameters.
+        """A conversation that `ChatSession.save` wrote, with its branches and sampling parameters. Its keys and values
+        are in the prefix cache afterwards, as far as there is room, so that a turn costs its new tokens.
 
         tools: the functions that were its tools, for `run_tools`; their schemas must be the saved ones.
-        Errors: ChatFileError (unreadable, damaged, of another model), UsageError (other tools).
+        kv: False: leave the file's keys and values, so that it may come from another backend or KV format; the next
+        turn computes the conversation.
+        Errors: ChatFileError (unreadable, damaged, of another model, backend, KV format), UsageError (other tools).
         """
         from pellucid.chat_save import restore
 
-        return restore(cast("LLM", self), path, tools)
+        check_flag("kv", kv)
+        return restore(cast("LLM", self), path, tools, kv=kv)

@@ -31,7 +31,7 @@ COMMANDS = {
     "reset": ("", "begin anew (the system message stays)"),
     "system": ("[TEXT]", "show, or set, the system message; it counts from the next turn on"),
     "save": ("FILE", "write the conversation, with its branches"),
-    "load": ("FILE", "go on with a conversation that was saved"),
+    "load": ("[--no-kv] FILE", "go on with a conversation that was saved; --no-kv: compute it anew"),
     "set": ("NAME [VALUE]", "change a sampling parameter; without VALUE: take it back"),
     "settings": ("", "every effective setting and its origin"),
     "why": ("[N|all]", f"why the last answer's tokens: probabilities, others ({WHY_TOKENS} tokens)"),
@@ -206,9 +206,10 @@ class Conversation:
         _console.note(f"({_turns(len(self.chat))} saved to {rest})")
 
     def _load(self, rest: str) -> None:
-        if not rest:
-            raise UsageError("/load FILE: give the name of a file that /save wrote")
-        self.chat = self.llm.restore_chat(Path(rest).expanduser())
+        name = rest.removeprefix("--no-kv ").strip()
+        if not name or name == "--no-kv":
+            raise UsageError("/load [--no-kv] FILE: give the name of a file that /save wrote")
+        self.chat = self.llm.restore_chat(Path(name).expanduser(), kv=name == rest)
         _console.note(f"({_turns(len(self.chat))}; /branches shows all)")
 
     def _set(self, rest: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,16 @@ def take_snapshot(engine: Engine, held: Seq[Held]) -> Snapshot:
     ids = np.array(list(rows), np.int64)
     arrays = [as_bytes(tensor[ids]) for tensor in by_block(engine.cache)]
     return Snapshot(tables, [each.num_computed for each in held], arrays)
+
+
+def take_cached(engine: Engine, held: Held) -> None:
+    """Gives a new sequence what the prefix cache has of it, and computes or moves nothing."""
+    sequence = held.sequence
+    engine.held.check(sequence)
+    engine.pool.match(sequence)
+    sequence.num_reused = sequence.num_computed
+    if sequence.block_table:
+        engine.scheduler.park(sequence)
 
 
 def put_back(engine: Engine, held: Held, table: Seq[int], num_computed: int, arrays: Seq[Bytes]) -> None:
@@ -76,4 +87,5 @@ def by_block(cache: Any) -> list[Array]:
 
 def as_bytes(blocks: Array) -> Bytes:
     """uint8 [blocks, bytes of one]"""
-    return np.ascontiguousarray(blocks).reshape(len(blocks), -1).view(np.uint8)
+    size = math.prod(blocks.shape[1:])
+    return np.ascontiguousarray(blocks).reshape(len(blocks), size).view(np.uint8)

@@ -91,8 +91,11 @@ def test_back_and_forth(chat, capsys, tmp_path):
     assert chat.chat.tokens == first
     chat.turn(f"/save {tmp_path / 'c'}")
     chat.turn("/undo")
-    chat.turn(f"/load {tmp_path / 'c'}")
-    assert chat.chat.tokens == first
+    for options in ("", "--no-kv "):
+        chat.turn(f"/load {options}{tmp_path / 'c'}")
+        assert chat.chat.tokens == first
+    with pytest.raises(UsageError, match="give the name of a file"):
+        chat.turn("/load --no-kv")
     capsys.readouterr()
     chat.turn("/tokens")
     assert f"{len(first)} of " in capsys.readouterr().err

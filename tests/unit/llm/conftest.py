@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 
@@ -26,3 +28,22 @@ def fresh(tiny_path):
 
     with LLM(tiny_path, backend="reference", context_length=64) as loaded:
         yield loaded
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny model with each chat template, loaded once."""
+    from chat_models import make_chat_model
+
+    from pellucid import LLM
+
+    loaded: dict[str, LLM] = {}
+
+    def get(name: str) -> LLM:
+        if name not in loaded:
+            loaded[name] = LLM(make_chat_model(tmp_path_factory.mktemp("session"), name), num_threads=2)
+        return loaded[name]
+
+    yield get
+    for llm in loaded.values():
+        llm.close()

@@ -2,57 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import os
-import random
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_checkpoints import make
+from chat_models import WEATHER
 
 from pellucid import LLM
 from pellucid.chat_answer import ChatAnswer
-from pellucid.errors import ChatFileError, ContextOverflowError, PellucidError, TemplateError, UsageError
+from pellucid.errors import ContextOverflowError, PellucidError, TemplateError, UsageError
 from pellucid.outputs import Chunk, Counts, GenerationResult, Sample, Timings
 from pellucid.settings import Settings
 
-CHATML = (
-    "{% if tools %}<|begin|>tools\n{% for t in tools %}{{ t | tojson }}{% endfor %}<|end|>\n{% endif %}"
-    "{% for m in messages %}<|begin|>{{ m.role }}\n{{ m.content or '' }}"
-    "{% for c in m.tool_calls or [] %}<tool_call>\n{{ c.function | tojson }}\n</tool_call>{% endfor %}<|end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|begin|>assistant\n{% endif %}"
-)
-TRIMMED = CHATML.replace("{{ m.content or '' }}", "{{ (m.content or '') | trim }}")
-REASONING = CHATML.replace("{{ m.content or '' }}", "{{ (m.content or '').split('</think>')[-1] }}")
-PLAIN = (
-    "{% for m in messages %}<|begin|>{{ m.role }}\n{{ m.content }}<|end|>\n{% endfor %}<|begin|>assistant\n"
-)
-USER_ONLY = (
-    "{% for m in messages if m.role in ('user', 'assistant') %}<|begin|>{{ m.content }}<|end|>{% endfor %}"
-)
-TEMPLATES = {"chatml": CHATML, "trimmed": TRIMMED, "reasoning": REASONING, "plain": PLAIN, "user": USER_ONLY}
 PARAMS: dict[str, Any] = {"max_tokens": 9, "temperature": 1.0, "seed": 3, "logprobs": 2}
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A tiny model with each chat template, loaded once."""
-    loaded: dict[str, LLM] = {}
-
-    def get(name: str) -> LLM:
-        if name not in loaded:
-            folder = make(tmp_path_factory.mktemp("session"), "llama", "safetensors")
-            config = json.loads((folder / "tokenizer_config.json").read_text())
-            changed = config | {"chat_template": TEMPLATES[name]}
-            (folder / "tokenizer_config.json").write_text(json.dumps(changed))
-            loaded[name] = LLM(folder, num_threads=2)
-        return loaded[name]
-
-    yield get
-    for llm in loaded.values():
-        llm.close()
 
 
 def same_as_fresh(llm: LLM, session: Any) -> None:
@@ -217,16 +178,6 @@ def test_what_a_template_ignores_is_an_error(models: Any) -> None:
 
 
 # --- tools, with answers that a script writes ---------------------------------------------------------------
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "d",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-    },
-}
-
-
 class Script:
     """In place of a stream: these tokens, one chunk each."""
 
@@ -318,111 +269,3 @@ def test_generated_control_tokens_are_no_text(models: Any, monkeypatch: pytest.M
     assert not turn.verbatim and turn.token_ids == [80, 0, 81, 1]
     change = chat.say("b").turn.change
     assert not change.append_only and change.kept == len(turn.prompt) + 1
-
-
-# --- files --------------------------------------------------------------------------------------------------
-def test_saved_and_restored(models: Any, tmp_path: Path) -> None:
-    """Every branch comes back, and goes on with the same tokens as the session that was never saved."""
-    llm = models("chatml")
-    chat = llm.chat_session(
-        system="S", tools=[WEATHER], template_variables={"x": [1]}, logit_bias={5: 1.5}, stop=["zz"], **PARAMS
-    )
-    for text in ("a", "<|end|> b"):
-        chat.say(text).read()
-    chat.pin()
-    chat.say("c").read()
-    chat.edit(0, "A").read()
-    chat.edit_answer(-1, "mine")
-    chat.switch(0)
-    file = tmp_path / "chat.json"
-    chat.save(file)
-    assert file.stat().st_mode & 0o777 == 0o600
-    again = llm.restore_chat(file)
-    again.save(tmp_path / "again.json")
-    assert json.loads(file.read_text()) == json.loads((tmp_path / "again.json").read_text())
-    assert (again.tokens, again.messages, again.system) == (chat.tokens, chat.messages, chat.system)
-    assert again.overrides.keys() == chat.overrides.keys() and len(again.branches) == len(chat.branches)
-    assert llm.effective_settings(**again.overrides) == llm.effective_settings(**chat.overrides)
-    for branch in range(len(chat.branches)):
-        chat.switch(branch)
-        again.switch(branch)
-        assert again.tokens == chat.tokens and again.messages == chat.messages
-        assert [t.change for t in again.turns] == [t.change for t in chat.turns]
-        one, two = chat.fork().say("d").read(), again.fork().say("d").read()
-        assert (one.prompt.ids, one.token_ids) == (two.prompt.ids, two.token_ids)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.json", "chat.json"]
-    with pytest.raises(UsageError, match="expected those of the saved"):
-        llm.restore_chat(file, tools=[])
-
-
-def test_a_file_of_another_model_or_none_is_refused(models: Any, tmp_path: Path) -> None:
-    file = tmp_path / "chat.json"
-    chat = models("chatml").chat_session(**PARAMS)
-    chat.say("a").read()
-    chat.save(file)
-    with pytest.raises(ChatFileError, match="another model"):
-        models("plain").restore_chat(file)
-    with pytest.raises(ChatFileError, match="cannot be read"):
-        models("chatml").restore_chat(tmp_path / "nothing")
-    with pytest.raises(ChatFileError, match="cannot be written"):
-        chat.save(tmp_path / "no" / "folder")
-
-
-def test_a_full_disk_leaves_the_old_file(
-    models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "chat.json"
-    chat = models("chatml").chat_session(**PARAMS)
-    chat.say("a").read()
-    chat.save(file)
-    before = file.read_bytes()
-    chat.say("b").read()
-
-    def full(*args: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    for name in ("fsync", "replace"):
-        with monkeypatch.context() as patch:
-            patch.setattr(os, name, full)
-            with pytest.raises(ChatFileError, match="No space left"):
-                chat.save(file)
-        assert file.read_bytes() == before
-        assert [p.name for p in tmp_path.iterdir()] == ["chat.json"]
-
-
-def test_damaged_files_are_one_line_errors(models: Any, tmp_path: Path) -> None:
-    """Cut at every place, bytes changed, and every value of the JSON replaced by others."""
-    llm, file = models("chatml"), tmp_path / "chat.json"
-    chat = llm.chat_session(system="S", **PARAMS)
-    for text in ("a", "b"):
-        chat.say(text).read()
-    chat.save(file)
-    data = file.read_bytes()
-    rng = random.Random(1)
-    broken = [data[:end] for end in rng.sample(range(len(data)), 60)]
-    for _ in range(200):
-        at = rng.randrange(len(data))
-        broken.append(data[:at] + bytes([rng.randrange(256)]) + data[at + 1 :])
-    broken += [b"[" * 100_000, b"\xff", b"null", b'{"format": "pellucid-chat", "version": 2}']
-    for wrong in (None, -1, 10**9, "x", [], {}, True, [[]], 1.5):
-        broken += [json.dumps(changed).encode() for changed in replaced(json.loads(data), wrong)]
-    refused = 0
-    for bad in broken:
-        file.write_bytes(bad)
-        try:
-            again = llm.restore_chat(file)
-            again.say("c", max_tokens=1).read()
-        except PellucidError as error:
-            refused += 1
-            assert "\n" not in str(error) and len(str(error)) < 600
-    assert refused > len(broken) // 2
-
-
-def replaced(value: Any, wrong: Any) -> Iterator[Any]:
-    """The same data with one of its values `wrong`, for each of its values."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in list(items)[:12]:
-        for changed in (wrong, *replaced(inner, wrong)):
-            copy = dict(value) if isinstance(value, dict) else list(value)
-            copy[key] = changed
-            yield copy
