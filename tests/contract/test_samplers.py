@@ -26,6 +26,7 @@ SETTINGS = {
     "bad_words": {"bad_words_ids": [[2, 9], [7]]},
     "banned_ids": {"banned_ids": range(5, 30)},
     "begin_suppress": {"begin_suppress_tokens": range(5, 30)},
+    "constraint": {"choices": ["in the place of any: `Allowed` stands for what it compiles to"]},
     "dry": {"dry_multiplier": 2.0},
     "dynatemp": {"dynatemp_range": 0.5},
     "encoder_no_repeat": {"encoder_no_repeat_ngram_size": 1},
@@ -50,6 +51,21 @@ SETTINGS = {
     "typical": {"typical_p": 0.6},
     "xtc": {"xtc_probability": 1.0, "xtc_threshold": 0.05},
 }
+
+
+class Allowed:
+    """A compiled constraint that allows ids 5 to 29 everywhere."""
+
+    def follower(self):
+        return self
+
+    def at(self, sample_index, output):
+        return self
+
+    def mask(self):
+        flags = np.zeros(-(-VOCABULARY // 32) * 32, np.uint8)
+        flags[5:30] = 1
+        return np.packbits(flags, bitorder="little").view(np.uint32)
 
 
 def row(seed=0):
@@ -80,6 +96,8 @@ def chi_square(p, drawn):
 def test_draws_follow_the_stated_distribution(name):
     assert name in SETTINGS, "a new stage: add a setting at which it changes the distribution"
     params = SamplingParams(**{"temperature": 1, **SETTINGS[name]})
+    if name == "constraint":
+        params = params.bound(Allowed())
     num_prompt = 4 if name == "exponential_decay" else 5
     x = row()
     stated = Sampler(params, 3).process(past_of(0, num_prompt), x)
