@@ -19,6 +19,7 @@ struct PackArgs {
   Format format;
   const uint8_t* src;
   uint8_t* dst;
+  uint8_t* lower;  // of a split matrix
   int64_t outputs, inputs, num_panels, panel_bytes;
   bool wide_is_signed;
 };
@@ -28,7 +29,12 @@ void pack_stage(const void* arguments, Worker& worker) {
   const int64_t step = std::max<int64_t>(1, (256 << 10) / a.panel_bytes), rows = quant::panel_rows(a.format);
   for (int64_t begin, end; worker.take(a.num_panels, step, begin, end);)
     for (int64_t p = begin; p < end; ++p)
-      quant::pack_panel(a.format, a.src, a.outputs, a.inputs, p * rows, a.wide_is_signed, a.dst + p * a.panel_bytes);
+      if (a.lower) {
+        quant::pack_split_panel(a.src, a.outputs, a.inputs, p * rows, a.dst + p * a.panel_bytes,
+                                a.lower + p * quant::lower_bytes(a.inputs));
+      } else {
+        quant::pack_panel(a.format, a.src, a.outputs, a.inputs, p * rows, a.wide_is_signed, a.dst + p * a.panel_bytes);
+      }
 }
 
 void embed_stage(const void* arguments, Worker& worker) {
@@ -89,18 +95,21 @@ double Runner::probe_dot(int64_t turns) {
 Runner::Runner(int num_threads, const Kernels& kernels, std::shared_ptr<Arena> arena)
     : kernels_(kernels), pool_(num_threads), arena_(std::move(arena)) {}
 
-std::shared_ptr<Matrix> Runner::allocate(int format, int64_t outputs, int64_t inputs) {
+std::shared_ptr<Matrix> Runner::allocate(int format, int64_t outputs, int64_t inputs, bool split) {
   const auto f = static_cast<Format>(format);
-  const int64_t rows = quant::panel_rows(f), panels = (outputs + rows - 1) / rows, bytes = quant::panel_bytes(f, inputs);
+  const int64_t rows = quant::panel_rows(f), panels = (outputs + rows - 1) / rows;
+  const int64_t bytes = split ? quant::upper_bytes(inputs) : quant::panel_bytes(f, inputs);
   uint8_t* data = arena_->allocate(static_cast<size_t>(panels * bytes));
-  return std::make_shared<Matrix>(Matrix{arena_, data, {}, format, outputs, inputs, panels, bytes});
+  uint8_t* lower = split ? arena_->allocate(static_cast<size_t>(panels * quant::lower_bytes(inputs))) : nullptr;
+  return std::make_shared<Matrix>(Matrix{arena_, data, {}, format, outputs, inputs, panels, bytes, lower});
 }
 
 Stage Runner::packing_stage(const Matrix& m, int64_t first, const uint8_t* data, int64_t rows) const {
   const auto f = static_cast<Format>(m.format);
   const int64_t panel_rows = quant::panel_rows(f), panels = (rows + panel_rows - 1) / panel_rows;
   uint8_t* packed = m.data + first / panel_rows * m.panel_bytes;
-  const PackArgs args{f, data, packed, rows, m.inputs, panels, m.panel_bytes, kernels_.wide_is_signed};
+  uint8_t* lower = m.lower ? m.lower + first / panel_rows * quant::lower_bytes(m.inputs) : nullptr;
+  const PackArgs args{f, data, packed, lower, rows, m.inputs, panels, m.panel_bytes, kernels_.wide_is_signed};
   return make_stage(pack_stage, args, false);
 }
 
@@ -156,9 +165,9 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
   bool quantised = false;
   for (int i = 0; i < num_weights; ++i) {
     const Matrix& w = *weights[i];
-    args.weight[i] = {w.data, w.bias.empty() ? nullptr : w.bias.data(), y[i], w.outputs, w.num_panels, w.panel_bytes, w.format};
+    args.weight[i] = w.as_weight(y[i]);
     panels += w.num_panels;
-    bytes += w.num_panels * w.panel_bytes;
+    bytes += w.num_bytes();
     quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
   }
   // The last turns are short, so that threads end together; see Worker::take_share for the first.

@@ -10,9 +10,13 @@
 #include "arena.h"
 #include "kernels/kernels.h"
 #include "packing.h"
+#include "quant/packed.h"
 #include "threads.h"
 
 namespace pellucid {
+
+struct Screen;
+struct Draw;
 
 inline constexpr int64_t kPackRows = 32;  // a multiple of every panel's rows
 
@@ -23,6 +27,14 @@ struct Matrix {
   std::vector<float> bias;  // empty: none
   int format;
   int64_t outputs, inputs, num_panels, panel_bytes;
+  uint8_t* lower = nullptr;  // of a split matrix
+  std::vector<int32_t> hot = {};  // of a screened matrix (screen.h): its hot inputs, ascending
+  bool has_screen = false;        // whether the panels' headers are filled
+
+  int64_t num_bytes() const { return num_panels * (panel_bytes + (lower ? quant::lower_bytes(inputs) : 0)); }
+  PackedWeight as_weight(float* y) const {
+    return {data, bias.empty() ? nullptr : bias.data(), y, outputs, num_panels, panel_bytes, format, lower};
+  }
 };
 
 // Bytes that stages write between one another; 64-byte aligned.
@@ -53,13 +65,18 @@ class Runner {
 
   // Space for a matrix; `pack` fills rows [first, first + rows) from the file's bytes of these rows. `first` is a
   // multiple of kPackRows; rows are too, but for the last of the matrix. Sizes are the caller's to check.
-  std::shared_ptr<Matrix> allocate(int format, int64_t outputs, int64_t inputs);
+  // split: in two streams (quant/packed.h), for a matrix that is to be screened; quant::can_split(format).
+  std::shared_ptr<Matrix> allocate(int format, int64_t outputs, int64_t inputs, bool split = false);
   void pack(Matrix& matrix, int64_t first, const uint8_t* data, int64_t rows);
   // All rows, later: `data`, pages of a file's map, stays until finish_packing(). Operations wait for it.
   void pack_mapped(Matrix& matrix, const uint8_t* data);
   void finish_packing() { packing_.finish(); }
 
   void linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights);
+  // The product of one row with a split matrix, as bounds, and the choices from them: screen.h.
+  void screen(const float* x, Screen& screen);
+  int64_t settle(Screen& screen, const Draw& draw);
+
   void embed(EmbedArgs args);
   void rms_norm(const NormArgs& args);
   void layer_norm(const NormArgs& args);
@@ -85,6 +102,7 @@ class Runner {
  private:
   Stage packing_stage(const Matrix& matrix, int64_t first, const uint8_t* data, int64_t rows) const;
   void submit(const Stage* stages, int num_stages);
+  void fill_headers(Matrix& matrix, const float* x);
   // Space that lives as long as the operation, or as the program that is being recorded.
   uint8_t* scratch(int slot, size_t bytes);
   uint8_t* attention_space(int slot, size_t bytes);

@@ -13,6 +13,7 @@
 #include "bind/bind.h"
 #include "quant/packed.h"
 #include "runner.h"
+#include "screen.h"
 
 namespace nb = nanobind;
 
@@ -68,13 +69,15 @@ void check_bytes(const RawBytes& data, const quant::FormatInfo& f, int64_t rows,
 }
 
 std::shared_ptr<Matrix> allocate(PyRunner& self, const std::string& label, int64_t outputs, int64_t inputs,
-                                 std::optional<Floats> bias) {
+                                 std::optional<Floats> bias, bool split) {
   const quant::FormatInfo& f = format_of(label);
   require(outputs > 0 && inputs > 0 && inputs % f.block_size == 0, "a matrix must have rows, and rows of whole blocks");
   require(inputs <= INT32_MAX && outputs <= INT32_MAX && outputs <= INT64_MAX / 8 / inputs, "matrix too large");
   require(!bias || size_of(*bias) == outputs, "a bias needs one value for each output");
-  std::shared_ptr<Matrix> m = self.runner.allocate(static_cast<int>(f.format), outputs, inputs);
+  require(!split || quant::can_split(f.format), "this format cannot be split");
+  std::shared_ptr<Matrix> m = self.runner.allocate(static_cast<int>(f.format), outputs, inputs, split);
   if (bias) m->bias.assign(bias->data(), bias->data() + outputs);
+  if (bias && split) m->bias.resize(static_cast<size_t>(m->num_panels * quant::kLanes));
   return m;
 }
 
@@ -287,7 +290,17 @@ void bind_ops(nb::module_& m) {
   nb::class_<Matrix>(m, "Matrix", "A packed matrix.")
       .def_prop_ro("shape", [](const Matrix& w) { return nb::make_tuple(w.outputs, w.inputs); })
       .def_prop_ro("format", [](const Matrix& w) { return std::string(quant::info(static_cast<quant::Format>(w.format)).name); })
-      .def_prop_ro("num_bytes", [](const Matrix& w) { return w.num_panels * w.panel_bytes; });
+      .def_prop_ro("is_split", [](const Matrix& w) { return w.lower != nullptr; })
+      .def_prop_ro("num_bytes", [](const Matrix& w) { return w.num_bytes(); });
+
+  nb::class_<Screen>(m, "Screen", "Bounds of one row of logits, and what has been computed exactly of it (native/screen.h).")
+      .def_prop_ro("num_panels", [](const Screen& s) { return s.matrix->num_panels; }, "Of 16 logits each.")
+      .def_prop_ro("num_rescored", [](const Screen& s) { return s.num_rescored; }, "Panels that the last choice computed exactly.")
+      .def("upper", [](const Screen& s) {
+        auto* copy = new std::vector<float>(s.upper, s.upper + s.matrix->outputs);
+        nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
+        return nb::ndarray<nb::numpy, float, nb::ndim<1>>(copy->data(), {copy->size()}, owner);
+      }, "float32 [outputs], a copy: no exact logit is larger.");
 
   nb::class_<HeldProgram>(m, "Program", "Recorded operations over fixed buffers.")
       .def_prop_ro("num_stages", [](const HeldProgram& p) { return p.program->stages.size(); });
@@ -309,12 +322,31 @@ void bind_ops(nb::module_& m) {
       .def_prop_ro("num_threads", [](const PyRunner& r) { return r.runner.num_threads(); })
       .def_prop_ro("isa", [](const PyRunner& r) { return std::string(r.runner.kernels().name); })
       .def_prop_ro("packed_bytes", [](const PyRunner& r) { return r.runner.arena()->used(); })
-      .def("allocate", allocate, nb::arg("format"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("bias").none())
+      .def("allocate", allocate, nb::arg("format"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("bias").none(),
+           nb::arg("split") = false)
       .def("pack_mapped", pack_mapped, nb::arg("matrix"), nb::arg("data"),
            "Pack all rows later, on a thread of its own; `data` lies in a file's map, whose pages are given back.")
       .def("finish_packing", finish_packing, "Wait for what `pack_mapped` began, and let go of its data.")
       .def("pack_rows", pack_rows, nb::arg("matrix"), nb::arg("first"), nb::arg("data"))
       .def("linear", linear)
+      .def("make_screen", [](PyRunner& r, std::shared_ptr<Matrix> matrix) {
+        require(matrix->lower != nullptr, "make_screen: the matrix is not split");
+        return std::make_unique<Screen>(std::move(matrix), r.runner.num_threads());
+      })
+      .def("screen", [](PyRunner& r, Floats x, nb::handle_t<Screen> screen) {
+        Screen& s = nb::cast<Screen&>(screen);
+        require(size_of(x) == s.matrix->inputs, "screen: x is not one row of the matrix's inputs");
+        r.keep(x, nb::borrow(screen));
+        nb::gil_scoped_release release;
+        r.runner.screen(x.data(), s);
+      })
+      .def("settle", [](PyRunner& r, Screen& s, float temperature, double min_p, uint64_t seed, uint32_t sample, uint32_t position,
+                        uint32_t stream) {
+        require(temperature >= 0.0f && min_p >= 0.0 && min_p <= 1.0, "settle: temperature >= 0 and min_p in [0, 1]");
+        nb::gil_scoped_release release;
+        return r.runner.settle(s, {temperature, min_p, {seed, sample, position, stream}});
+      }, nb::arg("screen"), nb::arg("temperature"), nb::arg("min_p"), nb::arg("seed"), nb::arg("sample"), nb::arg("position"),
+         nb::arg("stream"), "The id that the exact logits would give; -2: a bound is not finite, so look at the logits.")
       .def("embed", embed)
       .def("rms_norm", rms_norm)
       .def("layer_norm", layer_norm)

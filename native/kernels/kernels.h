@@ -26,6 +26,7 @@ struct PackedWeight {
   float* y;             // [rows, outputs]
   int64_t outputs, num_panels, panel_bytes;
   int format;           // quant::Format
+  const uint8_t* lower; // of a split matrix (quant/packed.h): the lower halves, and `data` the upper ones; or null
 };
 
 struct LinearArgs {
@@ -36,6 +37,29 @@ struct LinearArgs {
   uint8_t* own_xq;  // one row: each thread rounds it for itself, at own_xq + thread * own_stride
   int64_t own_stride;
   int64_t rows, inputs, step;  // step: panels taken at a time
+};
+
+// One row of x as the screen (kernels/screen.cc) takes it, for each block of 32 inputs.
+struct ScreenBlock {
+  int32_t start;  // 8 sum(q not hot) - 128 sum(q)
+  float scale;
+  float norm;     // scale * |q not hot|, and what the roundings may add
+};
+// A hot input: its values' lower nibbles are in group `group` of the panel's header; the others of `q` are 0.
+struct ScreenTerm {
+  int32_t block, group;
+  int8_t q[4];
+};
+struct ScreenArgs {
+  PackedWeight weight;        // bias: padded to whole panels
+  const uint8_t* xq;          // QuantiseArgs::out of one row
+  const ScreenBlock* blocks;
+  const ScreenTerm* terms;    // ascending by block; ends with block -1
+  float* upper;               // [num_panels][16] bounds of the outputs; -inf past the end
+  float* panel_upper;         // [num_panels] the largest of each
+  int32_t* likely;            // [threads] the panel with the largest estimate; -1 before
+  int32_t* unsound;           // [threads] 1 where a bound is NaN or infinite; 0 before
+  int64_t num_blocks, step;
 };
 
 struct EmbedArgs {
@@ -101,6 +125,9 @@ struct Kernels {
   bool wide_is_signed;  // how 8-bit weights are stored
   void (*quantise)(const void*, Worker&);
   void (*linear)(const void*, Worker&);
+  void (*screen)(const void*, Worker&);
+  // The 16 exact outputs of one panel of a split matrix, for one row.
+  void (*exact_panel)(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out);
   void (*rms_norm)(const void*, Worker&);
   void (*layer_norm)(const void*, Worker&);
   void (*rope)(const void*, Worker&);

@@ -1,10 +1,13 @@
 // The kernels of the instruction set being compiled; gathered by table.cc.
 #pragma once
+#include "kernels/kernels.h"
 #include "threads.h"
 
 namespace pellucid::PELLUCID_ISA {
 void quantise(const void* arguments, Worker& worker);
 void linear(const void* arguments, Worker& worker);
+void screen(const void* arguments, Worker& worker);
+void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out);
 void rms_norm(const void* arguments, Worker& worker);
 void layer_norm(const void* arguments, Worker& worker);
 void rope(const void* arguments, Worker& worker);

@@ -9,6 +9,7 @@
 #include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
+#include "kernels/split_panels.h"
 
 namespace pellucid::PELLUCID_ISA {
 namespace {
@@ -217,7 +218,38 @@ template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight&
   }
 }
 
+// The same of a split matrix.
+template <int R> void split_tile(const PackedWeight& w, int64_t index, int64_t blocks, const uint8_t* x, int64_t row) {
+  f32x16 acc[R];
+  for (int r = 0; r < R; ++r) acc[r] = zero_f();
+  split_panel_times_tile<R>(w.data + index * w.panel_bytes, w.lower + index * blocks * quant::kNibbleBytes, blocks, x, acc);
+  for (int r = 0; r < R; ++r) write_outputs(acc[r], w, row + r, 16 * index);
+}
+
+void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* xq) {
+  const int64_t blocks = a.inputs / 32;
+  for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
+    const uint8_t* x = xq + row * blocks * kActivationBytes;
+    switch (rows_of_tile(a.rows, tile)) {
+#define PELLUCID_CASE(n) \
+  case n:                \
+    if constexpr (n <= kTileRows) split_tile<n <= kTileRows ? n : 1>(w, index, blocks, x, row); \
+    break;
+      PELLUCID_CASE(1)
+      PELLUCID_CASE(2)
+      PELLUCID_CASE(3)
+      PELLUCID_CASE(4)
+      PELLUCID_CASE(5)
+      PELLUCID_CASE(6)
+      PELLUCID_CASE(7)
+      PELLUCID_CASE(8)
+#undef PELLUCID_CASE
+    }
+  }
+}
+
 void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
+  if (w.lower) return split_panel(a, w, panel, xq);
   switch (static_cast<Format>(w.format)) {
     case Format::F32: return float_panel<Format::F32>(a, w, panel);
     case Format::F16: return float_panel<Format::F16>(a, w, panel);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "wide.h"
+
 namespace pellucid::quant {
 namespace {
 
@@ -46,6 +48,14 @@ uint8_t* write_planes(int bits, const Groups& t, uint8_t* out) {
     out += 64;
   }
   return out;
+}
+
+// Eight vectors of bytes: their upper and their lower halves, as 4-bit plane sets.
+PELLUCID_WIDE void split_nibbles(const uint8_t* __restrict t, uint8_t* __restrict upper, uint8_t* __restrict lower) {
+  for (int i = 0; i < 256; ++i) {
+    upper[i] = static_cast<uint8_t>(t[i] >> 4 | (t[256 + i] & 0xf0));
+    lower[i] = static_cast<uint8_t>((t[i] & 15) | t[256 + i] << 4);
+  }
 }
 
 void nibbles_of_32(const uint8_t* qs, uint8_t* out) {
@@ -193,6 +203,33 @@ void pack_float(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first,
 }
 
 }  // namespace
+
+void pack_split_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* upper, uint8_t* lower) {
+  const int64_t blocks = inputs / kBlock, row_bytes = blocks * static_cast<int64_t>(sizeof(BlockQ8_0));
+  const int live = static_cast<int>(std::min<int64_t>(kLanes, rows - first));
+  std::memset(upper, 0, kSplitHeader);
+  upper += kSplitHeader;
+  Rows q = {};
+  Groups t;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const auto block_of = [&](int r) -> const BlockQ8_0& {
+      return reinterpret_cast<const BlockQ8_0*>(src + (first + r) * row_bytes)[b];
+    };
+    uint8_t* line = b % 2 == 0 ? upper : upper - 64 - kNibbleBytes;
+    if (b % 2 == 0) {
+      std::memset(line, 0, 64);
+      upper += 64;
+    }
+    for (int r = 0; r < live; ++r) {
+      block_scales(block_of(r), static_cast<int>(b % 2), r, line);
+      values(block_of(r), 0, false, q[r]);
+    }
+    to_groups(q, t);
+    split_nibbles(&t[0][0], upper, lower);
+    upper += kNibbleBytes;
+    lower += kNibbleBytes;
+  }
+}
 
 void pack_panel(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, bool wide_is_signed,
                 uint8_t* panel) {

@@ -14,6 +14,12 @@
 //   1 bit:  T[0] | T[1] << 1 | ... | T[7] << 7
 // 6 bits are a 4-bit plane set and a 2-bit one (the upper bits), 5 are 4 + 1, 3 are 2 + 1.
 //
+// A split panel (8 bits only, for a head that is screened: native/screen.h) is two streams, so that a reader can do with
+// the upper half of every value. Values are stored + 128, whatever the machine. For each panel of 16 rows
+//   upper: a line of 16 float32 radii; two lines of the lower nibbles of the hot inputs (native/screen.h): number k of row
+//          r in byte 4 r + k % 4 of line k / 8, in the upper half of the byte where k / 4 is odd; then, for each pair of blocks, the line of scales and two 4-bit plane sets of value >> 4
+//   lower: for each block a 4-bit plane set of value & 15
+//
 // A float panel is 32 rows: for each input k, 32 values. Rows past the end of the matrix are zero.
 #pragma once
 #include <cstddef>
@@ -25,6 +31,8 @@ namespace pellucid::quant {
 
 inline constexpr int kLanes = 16;       // rows of a quantised panel
 inline constexpr int kFloatRows = 32;   // rows of a float panel
+inline constexpr int kHotInputs = 16;   // inputs whose lower bits a split panel holds twice
+inline constexpr int kNibbleBytes = 256;  // of a 4-bit plane set: a block of 32 inputs, 16 rows
 
 // The scales of a pair of blocks, each for 16 rows; f16 unless said.
 enum class Scheme {
@@ -81,5 +89,24 @@ constexpr int64_t panel_bytes(Format format, int64_t inputs) {
 // (row by row) into `panel`. 8-bit values are stored as they are if wide_is_signed, else + 128.
 void pack_panel(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, bool wide_is_signed,
                 uint8_t* panel);
+
+// --- split panels of Q8_0 -------------------------------------------------------------------------------------
+
+constexpr bool can_split(Format format) { return format == Format::Q8_0; }
+inline constexpr int64_t kSplitHeader = 64 + kHotInputs * 8;
+constexpr int64_t upper_bytes(int64_t inputs) {
+  const int64_t blocks = inputs / kBlock;
+  return kSplitHeader + (blocks + 1) / 2 * 64 + blocks * kNibbleBytes;
+}
+constexpr int64_t lower_bytes(int64_t inputs) { return inputs / kBlock * kNibbleBytes; }
+
+// As pack_panel, into both streams. The header stays zero until screen_header fills it.
+void pack_split_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* upper, uint8_t* lower);
+
+// Fills the header of a packed panel for these hot inputs (ascending, num_hot <= kHotInputs): their lower nibbles, and
+// for each row the radius: the largest norm, over its blocks, of (lower nibble - 8) of the inputs that are not hot;
+// rounded up, and never below kLeastRadius.
+inline constexpr float kLeastRadius = 8.0f;
+void screen_header(int64_t inputs, const int32_t* hot, int num_hot, const uint8_t* lower, uint8_t* upper);
 
 }  // namespace pellucid::quant

@@ -3,13 +3,7 @@
 #include <bit>
 #include <cstdint>
 
-// Compiled for wider vectors as well, chosen by the loader: the arithmetic has no contraction, so no bit changes.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && __GNUC__ >= 12 && \
-    !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define PELLUCID_WIDE __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define PELLUCID_WIDE
-#endif
+#include "wide.h"
 
 namespace pellucid::sampling {
 

@@ -4,7 +4,7 @@
 #include <limits>
 
 #include "sampling/arithmetic.h"
-#include "sampling/sampling.h"
+#include "sampling/noise.h"
 
 namespace pellucid::sampling {
 namespace {
@@ -12,23 +12,6 @@ namespace {
 constexpr uint32_t kMultiply0 = 0xD2511F53u, kMultiply1 = 0xCD9E8D57u;  // the paper's constants
 constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
 constexpr int kBlocks = kRun / 4;  // Philox blocks of one run of ids
-constexpr double kLog2 = 0x1.62e42fefa39efp-1;
-constexpr double kLargestNoise = 22.9;  // r = 2^32 - 1 gives 22.874: what needs more can be skipped
-
-double gumbel_of(uint32_t r) {
-  const double u = (static_cast<double>(r) + 0.5) * 0x1p-32;
-  return -log_positive(-log_positive(u));
-}
-
-// At least gumbel_of(r), without a logarithm: G <= -log(1 - u), and 1 - u = (~r + 0.5) 2^-32 > 2^(width - 33) where
-// `width` is the bit width of ~r. The bound exceeds G by over 1e-10, far more than log_positive can be off.
-struct Bounds {
-  double of_width[33];
-  constexpr Bounds() : of_width{} {
-    for (int width = 0; width <= 32; ++width) of_width[width] = (33 - width) * kLog2 + 1e-9;
-  }
-};
-constexpr Bounds kBounds;
 
 // One Philox4x32-10 block.
 struct Words {
@@ -46,7 +29,8 @@ struct Words {
   return x;
 }
 
-// The words of kBlocks consecutive blocks of ids from `first_block` on: words[word * kBlocks + block]. -> the largest.
+}  // namespace
+
 PELLUCID_WIDE uint32_t noise_words(const NoiseKey& key, uint32_t first_block, uint32_t* __restrict words) {
   const uint32_t k0 = static_cast<uint32_t>(key.seed), k1 = static_cast<uint32_t>(key.seed >> 32);
   const uint32_t position = key.position, sample = key.sample, stream = key.stream;
@@ -62,15 +46,11 @@ PELLUCID_WIDE uint32_t noise_words(const NoiseKey& key, uint32_t first_block, ui
   return largest;
 }
 
-// No r below this has noise of `least` or more: G <= -log(1 - u) and 1 - u > ~r 2^-32, so ~r < exp(-least) 2^32. (One
-// more is let through, for the rounding.) least <= kLargestNoise.
 uint32_t least_word(double least) {
   if (least <= 0.0) return 0;
   const double bound = exp_negative(-least) * 0x1p32 + 1.0;
   return bound < 0x1p32 ? ~static_cast<uint32_t>(bound) : 0;
 }
-
-}  // namespace
 
 void philox(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]) {
   const Words x = philox_block({counter[0], counter[1], counter[2], counter[3]}, key[0], key[1]);
@@ -106,7 +86,7 @@ int64_t gumbel_argmax(const float* x, int64_t n, const NoiseKey& key) {
     for (int64_t j = 0; j < count; ++j) {
       const double z = x[start + j];
       const uint32_t word = words[(j & 3) * kBlocks + (j >> 2)];
-      if (z + kBounds.of_width[std::bit_width(~word)] < best_score) continue;
+      if (z + noise_bound(word) < best_score) continue;
       const double score = z + gumbel_of(word);
       if (score > best_score || (score == best_score && start + j < best)) best_score = score, best = start + j;
     }

@@ -24,7 +24,25 @@ class Matrix:
     @property
     def format(self) -> str: ...
     @property
+    def is_split(self) -> bool: ...
+    @property
     def num_bytes(self) -> int: ...
+
+class Screen:
+    """
+    Bounds of one row of logits, and what has been computed exactly of it (native/screen.h).
+    """
+
+    @property
+    def num_panels(self) -> int:
+        """Of 16 logits each."""
+
+    @property
+    def num_rescored(self) -> int:
+        """Panels that the last choice computed exactly."""
+
+    def upper(self) -> NDArray[np.float32]:
+        """float32 [outputs], a copy: no exact logit is larger."""
 
 class Program:
     """Recorded operations over fixed buffers."""
@@ -52,7 +70,7 @@ class Runner:
     @property
     def packed_bytes(self) -> int: ...
     def allocate(
-        self, format: str, outputs: int, inputs: int, bias: NDArray[np.float32] | None
+        self, format: str, outputs: int, inputs: int, bias: NDArray[np.float32] | None, split: bool = False
     ) -> Matrix: ...
     def pack_mapped(self, matrix: Matrix, data: NDArray[np.uint8]) -> None:
         """
@@ -66,6 +84,22 @@ class Runner:
     def linear(
         self, arg0: NDArray[np.float32], arg1: Sequence[Matrix], arg2: Sequence[NDArray[np.float32]], /
     ) -> None: ...
+    def make_screen(self, arg: Matrix, /) -> Screen: ...
+    def screen(self, arg0: NDArray[np.float32], arg1: Screen, /) -> None: ...
+    def settle(
+        self,
+        screen: Screen,
+        temperature: float,
+        min_p: float,
+        seed: int,
+        sample: int,
+        position: int,
+        stream: int,
+    ) -> int:
+        """
+        The id that the exact logits would give; -2: a bound is not finite, so look at the logits.
+        """
+
     def embed(
         self,
         arg0: str,

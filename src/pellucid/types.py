@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,26 @@ class Batch:
     sequence_ids: Int32  # [rows] row of `block_tables`
     block_tables: Int32  # [num_sequences, max_blocks] block ids in order of position; unused entries 0
     logit_rows: Int32  # [num_logits] ascending; the rows whose logits are wanted
+    choice_only: bool = False  # there is one such row, and a Screened in place of its logits will do
 
     @property
     def num_rows(self) -> int:
         return len(self.token_ids)
+
+
+class Screened(Protocol):
+    """One row of logits that is known by upper bounds, for who needs no more than a choice. It is valid until the
+    model's next call. The choices are those of the exact logits, to the last bit."""
+
+    def choose(
+        self, temperature: float, min_p: float, seed: int, sample: int, position: int, stream: int
+    ) -> int | None:
+        """temperature 0: the largest logit; else the largest logit / temperature + keyed Gumbel noise
+        (sampling/random.py), with min_p > 0 among those that sampling/min_p.py keeps. The lowest id of
+        equals. None: nothing can be said, since some bound is not finite: see `exact`."""
+
+    def exact(self) -> Float32:
+        """float32 [1, vocabulary], all of them, computed now."""
+
+
+Logits = Float32 | Screened  # what a pass leaves: [num_logits, vocabulary], or one row of bounds

@@ -46,7 +46,8 @@ class Recorder:
     def __call__(self, batch: Any, cache: Any) -> np.ndarray:
         """All rows' logits are computed and noted; the caller gets those that it asked for."""
         rows = batch.num_rows
-        everything = self.model(replace(batch, logit_rows=np.arange(rows, dtype=np.int32)), cache)
+        every = replace(batch, logit_rows=np.arange(rows, dtype=np.int32), choice_only=False)
+        everything = self.model(every, cache)
         self._token_at.update(zip(batch.slots.tolist(), batch.token_ids.tolist(), strict=True))
         self.num_rows += rows
         self.largest_batch = max(self.largest_batch, len(batch.block_tables))

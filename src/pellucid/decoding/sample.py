@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
+
 from pellucid.decoding.base import strategies
 from pellucid.sampling.base import History
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Choice, Sampler
-from pellucid.types import Float32
+from pellucid.types import Logits
 
 
 @strategies.register("sample")
@@ -17,9 +19,12 @@ class Sample:
 
     def __init__(self, params: SamplingParams, seed: int) -> None:
         self._sampler = Sampler(params, seed)
+        self.chooses = self._sampler.chooses
 
     def propose(self, history: History) -> list[int]:
         return []
 
-    def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
-        return [self._sampler.choose(history, logits[0])]
+    def advance(self, history: History, drafts: list[int], logits: Logits) -> list[Choice]:
+        if isinstance(logits, np.ndarray):
+            return [self._sampler.choose(history, logits[0])]
+        return [self._sampler.choose_from_bounds(history, logits)]

@@ -24,9 +24,9 @@ class BatchBuilder:
         self._owners: list[tuple[Sequence, int] | None] = [None] * max_sequences  # and its table_version
         self._last: Batch | None = None
 
-    def build(self, plan: Plan, *, all_logits: bool = False) -> Batch:
+    def build(self, plan: Plan, *, all_logits: bool = False, choice_only: bool = False) -> Batch:
         """The next pass. Logits: of each sequence from `first_wanted` on, drafts too; all_logits: of all
-        rows."""
+        rows; choice_only: bounds will do, which holds where there is one such row."""
         row = num_logits = 0
         for i, (sequence, rows) in enumerate(plan):
             owner = self._owners[i]
@@ -42,12 +42,17 @@ class BatchBuilder:
                 self._logit_rows[num_logits] = row + position - start
                 num_logits += 1
             row += rows
-        return self._views(row, len(plan), num_logits)
+        return self._views(row, len(plan), num_logits, choice_only and num_logits == 1)
 
-    def _views(self, rows: int, num_sequences: int, num_logits: int) -> Batch:
+    def _views(self, rows: int, num_sequences: int, num_logits: int, choice_only: bool) -> Batch:
         last = self._last
-        shape = (rows, num_sequences, num_logits)
-        if last is None or shape != (len(last.token_ids), len(last.block_tables), len(last.logit_rows)):
+        shape = (rows, num_sequences, num_logits, choice_only)
+        if last is None or shape != (
+            len(last.token_ids),
+            len(last.block_tables),
+            len(last.logit_rows),
+            last.choice_only,
+        ):
             last = self._last = Batch(
                 self._token_ids[:rows],
                 self._positions[:rows],
@@ -55,6 +60,7 @@ class BatchBuilder:
                 self._sequence_ids[:rows],
                 self._tables[:num_sequences],
                 self._logit_rows[:num_logits],
+                choice_only,
             )
         return last
 

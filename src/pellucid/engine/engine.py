@@ -23,7 +23,7 @@ from pellucid.errors import UsageError
 from pellucid.models.base import Model
 from pellucid.ops.base import Ops
 from pellucid.sampling.sampler import Choice
-from pellucid.types import Float32, Int32
+from pellucid.types import Float32, Int32, Logits
 
 __all__ = ["Engine", "Request", "TokenEvent"]
 
@@ -153,17 +153,25 @@ class Engine:
                 ready.append((sequence, row, row + wanted))
                 row += wanted
         for sequence, first, stop in ready:
-            if not self.held.take(sequence, logits[first:stop]):
-                self._advance(sequence, logits[first:stop], events)
+            part = logits[first:stop] if isinstance(logits, np.ndarray) else logits  # bounds are of one row
+            if isinstance(part, np.ndarray) and self.held.take(sequence, part):
+                continue
+            self._advance(sequence, part, events)
         return events
 
-    def _forward(self, plan: Plan, *, all_logits: bool = False) -> Float32 | None:
+    def _forward(self, plan: Plan, *, all_logits: bool = False) -> Logits | None:
         copies = self.pool.take_copies()
         if copies:
             self.cache.copy_blocks(copies)
         if not plan:
             return None
-        return self.model(self._builder.build(plan, all_logits=all_logits), self.cache)
+        choice_only = not all_logits and len(plan) == 1 and self._chooses(plan[0][0])
+        batch = self._builder.build(plan, all_logits=all_logits, choice_only=choice_only)
+        return self.model(batch, self.cache)
+
+    def _chooses(self, sequence: Sequence) -> bool:
+        live = self._live.get(sequence.request_id)
+        return live is not None and live.chooses and not sequence.drafts
 
     def _propose(self, events: list[TokenEvent]) -> None:
         """Asks for drafts where the next pass begins at the last token."""
@@ -176,7 +184,7 @@ class Engine:
             except Exception as error:  # a strategy may be anybody's code: an error ends its request alone
                 self._fail(live, error, events)
 
-    def _advance(self, sequence: Sequence, logits: Float32, events: list[TokenEvent]) -> None:
+    def _advance(self, sequence: Sequence, logits: Logits, events: list[TokenEvent]) -> None:
         """Chooses the next tokens of a sequence that has caught up; logits [1 + drafts, vocabulary]."""
         live = self._live.get(sequence.request_id)
         if live is None:
@@ -249,7 +257,9 @@ class Engine:
                 start = sequence.num_computed
                 rows = min(sequence.num_behind, self.scheduler.prefill_chunk)
                 self.scheduler.make_room(sequence, start + rows)
-                out[start : start + rows] = self._forward([(sequence, rows)], all_logits=True)
+                logits = self._forward([(sequence, rows)], all_logits=True)
+                assert isinstance(logits, np.ndarray)  # bounds are given only where they are asked for
+                out[start : start + rows] = logits
                 sequence.num_computed += rows
                 self.pool.commit(sequence)
         finally:

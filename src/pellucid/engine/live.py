@@ -10,7 +10,7 @@ from pellucid.engine.request import Request, TokenEvent
 from pellucid.engine.sequence import Sequence
 from pellucid.sampling.limits import slide_amount
 from pellucid.sampling.sampler import Choice, Logprobs
-from pellucid.types import Float32
+from pellucid.types import Logits
 
 
 @dataclass(eq=False)
@@ -37,6 +37,11 @@ class LiveRequest:
             keep = params.slide_keep
             slide = keep, slide_amount(keep, params.slide_drop, context_length)
         return cls(request, strategy, [sequence], ending, forked=params.n == 1, slide=slide)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether bounds of the logits will do for its next choice."""
+        return getattr(self.strategy, "chooses", False)
 
     def append(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> TokenEvent:
         """One chosen token joins the sequence."""
@@ -72,7 +77,7 @@ class LiveRequest:
             raise RuntimeError(f"a strategy proposed {drafts}, which are not all in the vocabulary")
         return drafts
 
-    def choices(self, sequence: Sequence, drafts: list[int], logits: Float32) -> list[Choice]:
+    def choices(self, sequence: Sequence, drafts: list[int], logits: Logits) -> list[Choice]:
         """What the strategy chooses, held to its protocol; logits [1 + drafts, vocabulary]."""
         choices = self.strategy.advance(sequence, drafts, logits)
         accepted = [choice.token_id for choice in choices[:-1]]

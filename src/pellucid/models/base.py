@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pellucid.ops.base import Ops
 from pellucid.registry import Registry
-from pellucid.types import Batch, Float32, LayerSpec
+from pellucid.types import Batch, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
 
@@ -41,8 +41,9 @@ class Model(Protocol):
     vocabulary_size: int
     context_length: int  # the longest sequence that the checkpoint was made for
 
-    def __call__(self, batch: Batch, cache: Any) -> Float32:
-        """One pass: logits [num_logits, vocabulary] of batch.logit_rows; fills the cache for all rows."""
+    def __call__(self, batch: Batch, cache: Any) -> Logits:
+        """One pass: logits [num_logits, vocabulary] of batch.logit_rows, or with batch.choice_only bounds of the
+        one row, if the backend has that; fills the cache for all rows."""
 
 
 class ModelFamily(Protocol):

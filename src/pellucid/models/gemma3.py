@@ -30,7 +30,7 @@ from pellucid.models.config import (
 from pellucid.models.rope import MAX_THETA, Rotation, plain_frequencies, rotation
 from pellucid.models.weights import DECODER, Weights
 from pellucid.ops.base import Ops
-from pellucid.types import Batch, Float32, LayerSpec
+from pellucid.types import Batch, Float32, LayerSpec, Logits
 
 NAMES = DECODER | {
     "query_norm": ("blk.{}.attn_q_norm", "layers.{}.self_attn.q_norm"),
@@ -129,7 +129,7 @@ class Gemma3:
         self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=True))
         weights.finish()
 
-    def __call__(self, batch: Batch, cache: Any) -> Float32:
+    def __call__(self, batch: Batch, cache: Any) -> Logits:
         ops, eps, head_dim = self.ops, self.shape.norm_eps, self.shape.head_dim
         x = ops.embed(self.embedding, batch.token_ids, self.embedding_scale)
         for index, (layer, rope) in enumerate(zip(self.blocks, self.ropes, strict=True)):
@@ -145,7 +145,7 @@ class Gemma3:
             gate, up = ops.linears(h, layer.gate, layer.up)
             h = ops.linear(ops.glu(gate, up, "gelu_tanh"), layer.down)
             x = ops.add(x, ops.rms_norm(h, layer.mlp_post_norm, eps))
-        return ops.linear(ops.rms_norm(x, self.norm, eps), self.head)
+        return ops.logits(ops.rms_norm(x, self.norm, eps), self.head, batch)
 
 
 def _norm(weights: Weights, noun: str, size: int, layer: int | None = None) -> Float32:

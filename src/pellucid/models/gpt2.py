@@ -14,7 +14,7 @@ from pellucid.models.base import Checkpoint, models
 from pellucid.models.config import MAX_CONTEXT, MAX_HEADS, MAX_LAYERS, MAX_MLP_WIDTH, MAX_WIDTH, Settings
 from pellucid.models.weights import Weights, transposed
 from pellucid.ops.base import Ops
-from pellucid.types import Batch, Float32, LayerSpec
+from pellucid.types import Batch, Float32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
 NAMES = {
@@ -95,7 +95,7 @@ class GPT2:
         self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=True))
         weights.finish()
 
-    def __call__(self, batch: Batch, cache: Any) -> Float32:
+    def __call__(self, batch: Batch, cache: Any) -> Logits:
         ops, eps = self.ops, self.norm_eps
         x = ops.add(ops.embed(self.embedding, batch.token_ids), ops.embed(self.positions, batch.positions))
         for index, layer in enumerate(self.blocks):
@@ -108,7 +108,7 @@ class GPT2:
             h = ops.layer_norm(x, layer.mlp_norm.weight, layer.mlp_norm.bias, eps)
             h = ops.activation(ops.linear(h, layer.up), self.activation)
             x = ops.add(x, ops.linear(h, layer.down))
-        return ops.linear(ops.layer_norm(x, self.norm.weight, self.norm.bias, eps), self.head)
+        return ops.logits(ops.layer_norm(x, self.norm.weight, self.norm.bias, eps), self.head, batch)
 
 
 def _width_and_heads(settings: Settings) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from pellucid.models.config import MAX_CONTEXT, DecoderShape, Settings, decoder_
 from pellucid.models.rope import rotation
 from pellucid.models.weights import DECODER, Weights
 from pellucid.ops.base import Ops
-from pellucid.types import Batch, Float32, LayerSpec
+from pellucid.types import Batch, Float32, LayerSpec, Logits
 
 # What a key means that a config.json leaves out: transformers' LlamaConfig and MistralConfig.
 HUB_DEFAULTS: dict[bool, dict[str, Any]] = {  # by: is it Mistral?
@@ -96,7 +96,7 @@ class Llama:
         self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=False))
         weights.finish()
 
-    def __call__(self, batch: Batch, cache: Any) -> Float32:
+    def __call__(self, batch: Batch, cache: Any) -> Logits:
         ops, eps, head_dim = self.ops, self.shape.norm_eps, self.shape.head_dim
         x = ops.embed(self.embedding, batch.token_ids)
         for index, layer in enumerate(self.blocks):
@@ -111,7 +111,7 @@ class Llama:
             h = ops.rms_norm(x, layer.mlp_norm, eps)
             gate, up = ops.linears(h, layer.gate, layer.up)
             x = ops.add(x, ops.linear(ops.glu(gate, up, "silu"), layer.down))
-        return ops.linear(ops.rms_norm(x, self.norm, eps), self.head)
+        return ops.logits(ops.rms_norm(x, self.norm, eps), self.head, batch)
 
 
 def _layer(

@@ -21,7 +21,7 @@ from pellucid.models.config import (
 from pellucid.models.rope import rotation
 from pellucid.models.weights import DECODER, Weights
 from pellucid.ops.base import Ops
-from pellucid.types import Batch, Float32, LayerSpec
+from pellucid.types import Batch, Float32, LayerSpec, Logits
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Qwen2:
         self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=False))
         weights.finish()
 
-    def __call__(self, batch: Batch, cache: Any) -> Float32:
+    def __call__(self, batch: Batch, cache: Any) -> Logits:
         ops, eps, head_dim = self.ops, self.shape.norm_eps, self.shape.head_dim
         x = ops.embed(self.embedding, batch.token_ids)
         for index, layer in enumerate(self.blocks):
@@ -99,7 +99,7 @@ class Qwen2:
             h = ops.rms_norm(x, layer.mlp_norm, eps)
             gate, up = ops.linears(h, layer.gate, layer.up)
             x = ops.add(x, ops.linear(ops.glu(gate, up, "silu"), layer.down))
-        return ops.linear(ops.rms_norm(x, self.norm, eps), self.head)
+        return ops.logits(ops.rms_norm(x, self.norm, eps), self.head, batch)
 
 
 def _layer(weights: Weights, shape: DecoderShape, index: int) -> Layer:

@@ -124,7 +124,7 @@ class Weights:
             name = f"{self._prefix.removesuffix('model.')}{name}"
         present = name in self.checkpoint
         if not (present if self.is_gguf else present or not tied):
-            return self.ops.matrix(embedding)
+            return self.ops.head(embedding)
         own = self._take(name, embedding.shape)
         if tied and not self.is_gguf and not np.array_equal(own.data, embedding.data):
             raise ModelFileError(
@@ -133,7 +133,7 @@ class Weights:
                 "differs from the embedding, but tie_word_embeddings says that they are one; "
                 "if the model has a head of its own, set tie_word_embeddings to false in config.json",
             )
-        return self.ops.matrix(own)
+        return self.ops.head(own)
 
     def named(self, name: str, *shape: int) -> Tensor | None:
         """A tensor by its very name, or None where the file has none."""

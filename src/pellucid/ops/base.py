@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
-from pellucid.types import Batch, Float32, Int32, LayerSpec
+from pellucid.types import Batch, Float32, Int32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
 # Of K and V: as in capacity.py, which must not import NumPy; in the order of KvFormat in kernels/attention.h.
@@ -26,6 +26,9 @@ class Ops(Protocol):
 
     def finish_loading(self) -> None:
         """Called once all weights were asked for; returns when they are ready."""
+
+    def head(self, weight: Tensor) -> Any:
+        """The [vocabulary, width] output projection for `logits`."""
 
     def embedding(self, weight: Tensor) -> Any:
         """A [vocabulary, width] table for `embed`; rows are read from the file when asked for."""
@@ -51,6 +54,10 @@ class Ops(Protocol):
 
     def linears(self, x: Float32, *weights: Any) -> tuple[Float32, ...]:
         """Several `linear` of one x (its rounding shared); same bits as one by one."""
+
+    def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
+        """`linear` of the head. Where batch.choice_only says that a choice is all that is wanted, a backend may give
+        bounds instead."""
 
     def rms_norm(self, x: Float32, weight: Float32, eps: float) -> Float32:
         """x / sqrt(mean(x^2) + eps) * weight over groups of len(weight) along the last axis

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pellucid import _native
 from pellucid.errors import UsageError
 from pellucid.ops.base import KV_FORMATS
-from pellucid.types import Array, Batch, Float32, Int32, LayerSpec
+from pellucid.types import Array, Batch, Float32, Int32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
 ACTIVATIONS: Final = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
@@ -32,6 +32,9 @@ PACK_ROWS: Final = 32  # rows are packed in multiples of it
 KV_TYPES: Final[dict[str, type[np.generic]]] = {  # 16-bit floats as their bits
     "f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "q8_0": np.uint8,
 }  # fmt: skip
+
+
+SPLIT_FORMATS: Final = ("Q8_0",)  # of heads that are screened: quant/packed.h
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,31 @@ def _shapes(spec: LayerSpec, block_size: int, kv_format: str) -> tuple[tuple[int
     return (heads, groups, spec.head_dim, 16), (heads, block_size, -(-spec.head_dim // 16) * 16)
 
 
+@dataclass(frozen=True)
+class ScreenedRow:
+    """See types.Screened; native/screen.h tells how."""
+
+    ops: CpuOps
+    x: Float32  # [1, width], the hidden state under the head
+    head: Any
+    screen: Any  # its bounds, and what has been computed exactly since
+
+    @classmethod
+    def of(cls, ops: CpuOps, x: Float32, head: Any) -> ScreenedRow:
+        screen = ops.runner.make_screen(head)
+        ops.runner.screen(x, screen)
+        return cls(ops, x, head, screen)
+
+    def choose(
+        self, temperature: float, min_p: float, seed: int, sample: int, position: int, stream: int
+    ) -> int | None:
+        token = self.ops.runner.settle(self.screen, temperature, min_p, seed, sample, position, stream)
+        return token if token >= 0 else None
+
+    def exact(self) -> Float32:
+        return self.ops.linear(self.x, self.head)
+
+
 class CpuOps:
     """See `ops/base.py`. isa: one of `_native.instruction_sets()`; None: the best that this machine has."""
 
@@ -151,8 +179,14 @@ class CpuOps:
 
     # --- at load time ---------------------------------------------------------------------------------
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> Any:
+        return self._packed(weight, bias)
+
+    def head(self, weight: Tensor) -> Any:
+        return self._packed(weight, None, split=weight.format.label in SPLIT_FORMATS)
+
+    def _packed(self, weight: Tensor, bias: Float32 | None, split: bool = False) -> Any:
         outputs, inputs = weight.shape
-        packed = self.runner.allocate(weight.format.label, outputs, inputs, bias)
+        packed = self.runner.allocate(weight.format.label, outputs, inputs, bias, split)
         self.matrix_shapes.append((outputs, inputs))
         if weight.source is not None:  # later, while more is read; the file's pages are given back
             self.runner.pack_mapped(packed, weight.data)
@@ -199,6 +233,11 @@ class CpuOps:
         out = np.empty((len(x), weight.shape[0]), np.float32)
         self.runner.linear(x, [weight], [out])
         return out
+
+    def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
+        if batch.choice_only and head.is_split:
+            return ScreenedRow.of(self, x, head)
+        return self.linear(x, head)
 
     def linears(self, x: Float32, *weights: Any) -> tuple[Float32, ...]:
         out = [np.empty((len(x), weight.shape[0]), np.float32) for weight in weights]

@@ -83,6 +83,9 @@ class ReferenceOps:
     def finish_loading(self) -> None:
         pass
 
+    def head(self, weight: Tensor) -> ReferenceMatrix:
+        return self.matrix(weight)
+
     def embedding(self, weight: Tensor) -> Tensor:
         return weight
 
@@ -113,6 +116,9 @@ class ReferenceOps:
             y = weight.values @ rounded[row]
             out[row] = y if weight.bias is None else y + weight.bias
         return out
+
+    def logits(self, x: Float32, head: ReferenceMatrix, batch: Batch) -> Float32:
+        return self.linear(x, head)
 
     def linears(self, x: Float32, *weights: ReferenceMatrix) -> tuple[Float32, ...]:
         return tuple(self.linear(x, weight) for weight in weights)

@@ -15,7 +15,7 @@ import numpy as np
 from pellucid import _native
 from pellucid.models.base import Model
 from pellucid.ops.cpu import CpuOps, KVCache
-from pellucid.types import Batch, Float32
+from pellucid.types import Batch, Logits
 
 MAX_ROWS: Final = 16  # beyond it, the calls cost nothing beside the arithmetic
 MAX_PROGRAMS: Final = 32  # the least recently used goes first
@@ -24,7 +24,7 @@ MAX_PROGRAMS: Final = 32  # the least recently used goes first
 @dataclass(frozen=True)
 class _Recorded:
     batch: Batch  # the arrays that the program reads
-    logits: Float32  # and the one that it writes
+    logits: Logits  # and the one that it writes
     program: Any
     cache: KVCache  # held, so that its id, which is part of the key, stays its own
 
@@ -40,7 +40,7 @@ class Replay:
         self._rope_version = 0
         self._recorded: OrderedDict[tuple[Any, ...], _Recorded | None] = OrderedDict()
 
-    def __call__(self, batch: Batch, cache: KVCache) -> Float32:
+    def __call__(self, batch: Batch, cache: KVCache) -> Logits:
         if batch.num_rows > MAX_ROWS:
             return self.model(batch, cache)
         self._cover(batch)
@@ -49,6 +49,7 @@ class Replay:
             batch.block_tables.shape,
             batch.sequence_ids.tobytes(),
             batch.logit_rows.tobytes(),
+            batch.choice_only,
         )
         if key not in self._recorded:
             self._recorded[key] = None
@@ -77,6 +78,7 @@ class Replay:
             batch.sequence_ids.copy(),
             batch.block_tables.copy(),
             batch.logit_rows.copy(),
+            batch.choice_only,
         )
         self.ops.runner.start_recording()
         try:

@@ -126,6 +126,7 @@ class SamplingParams:
     slide_keep: int
     slide_drop: int | None
     temperature: float
+    min_p: float
     min_tokens: int
 
     def __init__(self, **values: Any) -> None:

@@ -11,9 +11,10 @@ from pellucid import _native
 from pellucid.errors import PellucidError
 from pellucid.sampling.base import History, Scope, StatefulProcessor, Step, samplers
 from pellucid.sampling.memory import Memory, States
+from pellucid.sampling.min_p import MinP
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.random import SAMPLE_STREAM
-from pellucid.types import Float32, Int32
+from pellucid.types import Float32, Int32, Screened
 
 _NO_STATES: States = {}
 _ODD = 0x9E3779B97F4A7C15
@@ -112,6 +113,8 @@ class Sampler:
         self.greedy = params.greedy
         self.seed = seed % 2**64
         self._parameters = params.set_of(self.stages)
+        self._cut = cast(MinP | None, self.stages.get("min_p"))
+        self._temperature = 0.0 if self.greedy else params.temperature if "temperature" in self.stages else 1.0
 
     @property
     def scope(self) -> Scope:
@@ -120,6 +123,12 @@ class Sampler:
         if self._num_top is not None or "all" in scopes:
             return "all"
         return "top" if "top" in scopes else "token"
+
+    @property
+    def chooses(self) -> bool:
+        """Whether bounds of the logits are enough to choose (types.Screened)."""
+        decided = list(self.stages) == [name for name in ("temperature", "min_p") if name in self.stages]
+        return decided and self._num_top is None and (self._cut is None or self._cut.min_keep == 1)
 
     def states(self, history: History) -> States:
         """The states with which the token at len(history.token_ids) is chosen, by stage."""
@@ -180,6 +189,15 @@ class Sampler:
             name: stage.after(step.states[name], *given[name], token)
             for name, stage in self._stateful.items()
         }
+
+    def choose_from_bounds(self, history: History, logits: Screened) -> Choice:
+        """The same token as `choose` of the exact logits; the same errors. Where `chooses`."""
+        position = len(history.token_ids)
+        min_p = 0.0 if self._cut is None else self._cut.min_p
+        token = logits.choose(
+            self._temperature, min_p, self.seed, history.sample_index, position, SAMPLE_STREAM
+        )
+        return self.choose(history, logits.exact()[0]) if token is None else Choice(token, None)
 
     def _logprobs(self, token: int, logits: Float32, processed: Float32) -> Logprobs:
         raw, top_raw = self._of_distribution(token, logits)

@@ -1,0 +1,45 @@
+// The certified partial head: the choice that all logits of a row would give, from half of the bits of most of them.
+//
+// A pass leaves an upper bound of each logit (kernels/screen.cc). A choice then computes exactly, with the bits of the
+// whole product, the panels of 16 logits that the bounds leave in question, and no others: what is left out is certainly
+// below the choice. How many are in question changes with x; the choice does not depend on it.
+//
+// Hot inputs: few inputs of a head carry most of the energy of x (the 16 largest of 640: half). Their lower bits are read
+// with the screen, which nearly halves the bounds. They are chosen from the first x that is screened.
+#pragma once
+#include "kernels/kernels.h"
+#include "runner.h"
+#include "sampling/sampling.h"
+
+namespace pellucid {
+
+// The state of one pass over one matrix; its buffers keep their places, so that a recorded pass can write them.
+struct Screen {
+  Screen(std::shared_ptr<Matrix> matrix, int num_threads);
+
+  std::shared_ptr<Matrix> matrix;
+  int num_threads;
+  Buffer memory;
+  uint8_t* xq;
+  ScreenBlock* blocks;
+  ScreenTerm* terms;
+  float* upper;
+  float* panel_upper;
+  int32_t* likely;
+  int32_t* unsound;
+  int64_t num_rescored = 0;  // panels that the last choice computed
+};
+
+// A choice: the largest of (logit / temperature) + keyed Gumbel noise, or of the logits where temperature is 0; the
+// lowest id of equals. min_p > 0: among those of at least this part of the largest's probability. The arithmetic is that
+// of sampling/temperature.py, min_p.py and gumbel_argmax.
+struct Draw {
+  float temperature = 0.0f;
+  double min_p = 0.0;
+  sampling::NoiseKey key = {};
+};
+
+// Where a bound is not finite nothing can be said: `settle` gives this, and the logits tell why.
+inline constexpr int64_t kUnsettled = -2;
+
+}  // namespace pellucid
