@@ -28,8 +28,11 @@ struct Matrix {
   int format;
   int64_t outputs, inputs, num_panels, panel_bytes;
   uint8_t* lower = nullptr;  // of a split matrix
-  std::vector<int32_t> hot = {};  // of a screened matrix (screen.h): its hot inputs, ascending
-  bool has_screen = false;        // whether the panels' headers are filled
+  // Of a screened matrix (screen.h): its hot inputs, ascending, for which the panels' headers are filled; the energy of
+  // each input so far, and in how many rows.
+  std::vector<int32_t> hot = {};
+  std::vector<double> energy = {};
+  int num_rows_seen = 0;
 
   int64_t num_bytes() const { return num_panels * (panel_bytes + (lower ? quant::lower_bytes(inputs) : 0)); }
   PackedWeight as_weight(float* y) const {
@@ -102,7 +105,7 @@ class Runner {
  private:
   Stage packing_stage(const Matrix& matrix, int64_t first, const uint8_t* data, int64_t rows) const;
   void submit(const Stage* stages, int num_stages);
-  void fill_headers(Matrix& matrix, const float* x);
+  void fill_headers(Matrix& matrix);
   // Space that lives as long as the operation, or as the program that is being recorded.
   uint8_t* scratch(int slot, size_t bytes);
   uint8_t* attention_space(int slot, size_t bytes);

@@ -16,6 +16,11 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr int64_t kPanel = quant::kLanes;
 constexpr int64_t kPanelsOfRun = sampling::kRun / kPanel;
 
+void add_energy(Matrix& m, const float* x) {
+  for (int64_t i = 0; i < m.inputs; ++i)
+    if (std::isfinite(x[i])) m.energy[static_cast<size_t>(i)] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+}
+
 struct HeaderArgs {
   const Matrix* matrix;
 };
@@ -195,27 +200,28 @@ Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_) : matrix(std::
   unsound = reinterpret_cast<int32_t*>(at(6));
 }
 
-// The inputs with the largest |x|, and all headers for them. Not part of a recording.
-void Runner::fill_headers(Matrix& m, const float* x) {
+// The inputs with the most energy, and all headers for them. Not part of a recording.
+void Runner::fill_headers(Matrix& m) {
   std::vector<int32_t> order(static_cast<size_t>(m.inputs));
   std::iota(order.begin(), order.end(), 0);
   const auto num_hot = std::min<std::ptrdiff_t>(quant::kHotInputs, static_cast<std::ptrdiff_t>(order.size()));
-  const auto larger = [&](int32_t i, int32_t j) {  // an order of any floats, NaN too
-    const float a = std::fabs(x[i]), b = std::fabs(x[j]);
-    return a == b || std::isnan(a) || std::isnan(b) ? (std::isnan(b) && !std::isnan(a)) || (std::isnan(a) == std::isnan(b) && i < j) : a > b;
-  };
-  std::partial_sort(order.begin(), order.begin() + num_hot, order.end(), larger);
+  std::stable_sort(order.begin(), order.end(), [&](int32_t i, int32_t j) { return m.energy[static_cast<size_t>(i)] > m.energy[static_cast<size_t>(j)]; });
   m.hot.assign(order.begin(), order.begin() + num_hot);
   std::sort(m.hot.begin(), m.hot.end());
   const Stage stage = make_stage(header_stage, HeaderArgs{&m}, false);
   pool_.run(&stage, 1);
-  m.has_screen = true;
 }
 
 void Runner::screen(const float* x, Screen& s) {
   packing_.wait();
   Matrix& m = *s.matrix;
-  if (!m.has_screen) fill_headers(m, x);
+  if (m.hot.empty()) {
+    m.energy.assign(static_cast<size_t>(m.inputs), 0.0);
+    add_energy(m, x);
+    fill_headers(m);
+    m.energy.assign(static_cast<size_t>(m.inputs), 0.0);
+  }
+  s.x = x;
   const int64_t step = std::max<int64_t>(1, std::min<int64_t>((32 << 10) / m.panel_bytes, m.num_panels / (4 * num_threads())));
   const ScreenArgs args{m.as_weight(nullptr), s.xq,     s.blocks,  s.terms, s.upper, s.panel_upper, s.likely, s.unsound,
                         m.inputs / quant::kBlock, step};
@@ -226,6 +232,11 @@ void Runner::screen(const float* x, Screen& s) {
 
 int64_t Runner::settle(Screen& s, const Draw& draw) {
   s.num_rescored = 0;
+  Matrix& m = *s.matrix;
+  if (m.num_rows_seen < kRowsForHot) {  // the bounds are there already: what changes now serves the next pass
+    add_energy(m, s.x);
+    if (++m.num_rows_seen == kRowsForHot) fill_headers(m);
+  }
   if (std::any_of(s.unsound, s.unsound + s.num_threads, [](int32_t flag) { return flag != 0; })) return kUnsettled;
   std::vector<Best> best(static_cast<size_t>(num_threads()));
   const double lowest = -std::numeric_limits<double>::infinity();

@@ -5,7 +5,8 @@
 // below the choice. How many are in question changes with x; the choice does not depend on it.
 //
 // Hot inputs: few inputs of a head carry most of the energy of x (the 16 largest of 640: half). Their lower bits are read
-// with the screen, which nearly halves the bounds. They are chosen from the first x that is screened.
+// with the screen, which nearly halves the bounds. They are chosen by the first x that is screened, and again by the first
+// kRowsForHot.
 #pragma once
 #include "kernels/kernels.h"
 #include "runner.h"
@@ -19,6 +20,7 @@ struct Screen {
 
   std::shared_ptr<Matrix> matrix;
   int num_threads;
+  const float* x = nullptr;  // [inputs] of the pass
   Buffer memory;
   uint8_t* xq;
   ScreenBlock* blocks;
@@ -38,6 +40,8 @@ struct Draw {
   double min_p = 0.0;
   sampling::NoiseKey key = {};
 };
+
+inline constexpr int kRowsForHot = 8;
 
 // Where a bound is not finite nothing can be said: `settle` gives this, and the logits tell why.
 inline constexpr int64_t kUnsettled = -2;

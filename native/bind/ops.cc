@@ -291,6 +291,7 @@ void bind_ops(nb::module_& m) {
       .def_prop_ro("shape", [](const Matrix& w) { return nb::make_tuple(w.outputs, w.inputs); })
       .def_prop_ro("format", [](const Matrix& w) { return std::string(quant::info(static_cast<quant::Format>(w.format)).name); })
       .def_prop_ro("is_split", [](const Matrix& w) { return w.lower != nullptr; })
+      .def_prop_ro("lower_bytes", [](const Matrix& w) { return w.lower ? w.num_panels * quant::lower_bytes(w.inputs) : 0; })
       .def_prop_ro("num_bytes", [](const Matrix& w) { return w.num_bytes(); });
 
   nb::class_<Screen>(m, "Screen", "Bounds of one row of logits, and what has been computed exactly of it (native/screen.h).")

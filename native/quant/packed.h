@@ -16,7 +16,7 @@
 //
 // A split panel (8 bits only, for a head that is screened: native/screen.h) is two streams, so that a reader can do with
 // the upper half of every value. Values are stored + 128, whatever the machine. For each panel of 16 rows
-//   upper: a line of 16 float32 radii; two lines of the lower nibbles of the hot inputs (native/screen.h): number k of row
+//   upper: a line of 16 float32 radii; four lines of the lower nibbles of the hot inputs (native/screen.h): number k of row
 //          r in byte 4 r + k % 4 of line k / 8, in the upper half of the byte where k / 4 is odd; then, for each pair of blocks, the line of scales and two 4-bit plane sets of value >> 4
 //   lower: for each block a 4-bit plane set of value & 15
 //
@@ -31,7 +31,7 @@ namespace pellucid::quant {
 
 inline constexpr int kLanes = 16;       // rows of a quantised panel
 inline constexpr int kFloatRows = 32;   // rows of a float panel
-inline constexpr int kHotInputs = 16;   // inputs whose lower bits a split panel holds twice
+inline constexpr int kHotInputs = 32;   // inputs whose lower bits a split panel holds twice
 inline constexpr int kNibbleBytes = 256;  // of a 4-bit plane set: a block of 32 inputs, 16 rows
 
 // The scales of a pair of blocks, each for 16 rows; f16 unless said.

@@ -15,14 +15,17 @@ int nibble_of(const uint8_t* planes, int input, int row) {
   return input < 16 ? byte & 15 : byte >> 4;
 }
 
-// sums[i] = the squares of (nibble - 8) at byte i of the four lines, both halves.
-PELLUCID_WIDE void add_squares(const uint8_t* __restrict planes, uint16_t* __restrict sums) {
-  for (int i = 0; i < 64; ++i) sums[i] = 0;
+// For each row the sum of the squares of (nibble - 8), at most 32 * 64.
+PELLUCID_WIDE void sum_squares(const uint8_t* __restrict planes, int* __restrict rows) {
+  uint16_t sums[64] = {};
   for (int j = 0; j < 4; ++j)
     for (int i = 0; i < 64; ++i) {
       const int low = (planes[64 * j + i] & 15) - 8, high = (planes[64 * j + i] >> 4) - 8;
       sums[i] = static_cast<uint16_t>(sums[i] + low * low + high * high);
     }
+  uint64_t words[kLanes];
+  std::memcpy(words, sums, sizeof words);
+  for (int r = 0; r < kLanes; ++r) rows[r] = static_cast<int>(words[r] * 0x0001000100010001u >> 48);  // its four parts, added
 }
 
 }  // namespace
@@ -31,21 +34,18 @@ void screen_header(int64_t inputs, const int32_t* hot, int num_hot, const uint8_
   uint8_t* nibbles = upper + 64;
   std::memset(nibbles, 0, kHotInputs * 8);
   int largest[kLanes] = {};
-  uint16_t sums[64];
+  int sums[kLanes];
   int next = 0;
   for (int64_t b = 0; b < inputs / kBlock; ++b, lower += kNibbleBytes) {
-    add_squares(lower, sums);
+    sum_squares(lower, sums);
     for (; next < num_hot && hot[next] < (b + 1) * kBlock; ++next)
       for (int r = 0; r < kLanes; ++r) {
         const int value = nibble_of(lower, hot[next] % kBlock, r);
         uint8_t& byte = nibbles[64 * (next / 8) + 4 * r + next % 4];
         byte = static_cast<uint8_t>(byte | value << (next / 4 % 2 * 4));
-        sums[4 * r] = static_cast<uint16_t>(sums[4 * r] - (value - 8) * (value - 8));  // wraps within the row's total
+        sums[r] -= (value - 8) * (value - 8);
       }
-    for (int r = 0; r < kLanes; ++r) {
-      const auto total = static_cast<uint16_t>(sums[4 * r] + sums[4 * r + 1] + sums[4 * r + 2] + sums[4 * r + 3]);
-      largest[r] = std::max<int>(largest[r], total);
-    }
+    for (int r = 0; r < kLanes; ++r) largest[r] = std::max(largest[r], sums[r]);
   }
   float radii[kLanes];
   for (int r = 0; r < kLanes; ++r)

@@ -15,7 +15,7 @@ PROBES = 3  # the best counts: a ceiling is what was reached once
 class Limits:
     """read: bytes/s, in order, by all threads. dot: operations/s on 8-bit numbers in registers, where a product
     and its addition are two; None for float weights, whose kernels do not use them. bytes_per_token: packed
-    weights, each read once for a pass. body, head: multiply-adds of one row in the layers and in the output
+    weights, each read once for a pass, less what the last choices left unread (ops/screening.py). body, head: multiply-adds of one row in the layers and in the output
     projection."""
 
     threads: int
@@ -46,10 +46,13 @@ class Limits:
         }
 
 
-def probe(runner: Any, shapes: Sequence[tuple[int, int]], vocabulary_size: int, *, quantised: bool) -> Limits:
-    """shapes: [outputs, inputs] of every packed matrix; the one with an output for each token is the head."""
+def probe(
+    runner: Any, shapes: Sequence[tuple[int, int]], vocabulary_size: int, *, quantised: bool, unread: float
+) -> Limits:
+    """shapes: [outputs, inputs] of every packed matrix; the one with an output for each token is the head.
+    unread: bytes of weights that a decoding pass leaves unread, in the mean."""
     read = max(runner.probe_read(READ_BYTES) for _ in range(PROBES))
     dot = max(runner.probe_dot(DOT_TURNS) for _ in range(PROBES)) if quantised else None
     head = sum(outputs * inputs for outputs, inputs in shapes if outputs == vocabulary_size)
     body = sum(outputs * inputs for outputs, inputs in shapes) - head
-    return Limits(runner.num_threads, read, dot, runner.packed_bytes, body, head)
+    return Limits(runner.num_threads, read, dot, runner.packed_bytes - int(unread), body, head)

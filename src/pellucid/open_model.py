@@ -84,7 +84,13 @@ class OpenModel:
             return None
         quantised = any(name not in ("F32", "F16", "BF16") for name in self.info.formats)
         ops: Any = loaded.ops
-        return probe(ops.runner, ops.matrix_shapes, loaded.model.vocabulary_size, quantised=quantised)
+        return probe(
+            ops.runner,
+            ops.matrix_shapes,
+            loaded.model.vocabulary_size,
+            quantised=quantised,
+            unread=ops.screening.saved_bytes,
+        )
 
     def close(self) -> None:
         """Abort what runs and let the memory go. A closed LLM answers with UsageError."""

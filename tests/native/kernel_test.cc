@@ -12,6 +12,8 @@
 #include "attention_reference.h"
 #include "quant/packed.h"
 #include "runner.h"
+#include "sampling/sampling.h"
+#include "screen.h"
 
 using namespace pellucid;
 
@@ -134,6 +136,73 @@ void test_linear(Runner& twin, Runner& runner, const std::string& name) {
       }
       compare(what + " bias", run_linear(runner, f, bytes, all, 19, outputs, inputs, bias),
               run_linear(twin, f, bytes, all, 19, outputs, inputs, bias));
+    }
+}
+
+// A head in two streams: the same product, true bounds, and the choices of the whole row of logits.
+void test_screen(Runner& twin, Runner& runner, const std::string& name) {
+  const quant::FormatInfo& f = quant::info(quant::Format::Q8_0);
+  for (int64_t outputs : {1, 16, 33, 150, 1500})
+    for (int64_t inputs : {32, 96, 640}) {
+      auto bytes = random_weight(f, outputs, inputs);
+      const int64_t row_bytes = inputs / 32 * f.block_bytes;
+      for (int64_t r = 3; r < outputs; r += 5)  // equal rows: ties
+        std::memcpy(bytes.data() + r * row_bytes, bytes.data() + (r - 3) * row_bytes, static_cast<size_t>(row_bytes));
+      const auto bias = outputs == 33 ? random_floats(static_cast<size_t>(outputs), 40.0f) : std::vector<float>{};
+      const std::string what = name + " screen " + std::to_string(outputs) + "x" + std::to_string(inputs);
+      auto all = random_floats(static_cast<size_t>(5 * inputs));
+      for (int64_t k = 0; k < inputs; k += 11) all[static_cast<size_t>(inputs + k)] *= 50.0f;  // large inputs
+      const auto exact = run_linear(twin, f, bytes, all, 5, outputs, inputs, bias);
+
+      auto m = runner.allocate(static_cast<int>(f.format), outputs, inputs, true);
+      for (int64_t first = 0; first < outputs; first += kPackRows)
+        runner.pack(*m, first, bytes.data() + first * row_bytes, std::min(kPackRows, outputs - first));
+      m->bias = bias;
+      if (!bias.empty()) m->bias.resize(static_cast<size_t>(m->num_panels * 16));
+      for (int64_t rows : {1, 2, 5}) {
+        std::vector<float> y(static_cast<size_t>(rows * outputs), NAN);
+        const Matrix* w = m.get();
+        float* out = y.data();
+        runner.linear(all.data(), rows, &w, &out, 1);
+        compare(what + " split, rows " + std::to_string(rows), y, {exact.begin(), exact.begin() + rows * outputs});
+      }
+
+      Screen screen(m, runner.num_threads());
+      for (int64_t row = 0; row < 5; ++row) {
+        runner.screen(all.data() + row * inputs, screen);
+        const float* z = exact.data() + row * outputs;
+        ++comparisons;
+        for (int64_t i = 0; i < outputs; ++i)
+          if (!(z[i] <= screen.upper[i])) {
+            ++failures;
+            std::printf("%s: output %lld is %.9g, above its bound %.9g\n", what.c_str(), static_cast<long long>(i), z[i], screen.upper[i]);
+            break;
+          }
+        for (float temperature : {0.0f, 1.0f, 0.3f, 40.0f})
+          for (double min_p : {0.0, 0.02, 1.0}) {
+            const sampling::NoiseKey key{rng(), static_cast<uint32_t>(row), 7, 0};
+            std::vector<float> logits(z, z + outputs);
+            if (temperature != 0.0f && temperature != 1.0f)
+              for (float& v : logits) v /= temperature;
+            if (temperature != 0.0f && min_p > 0.0) sampling::keep_min_p(logits.data(), outputs, min_p, 1);
+            const int64_t expected = temperature == 0.0f ? sampling::maximum(logits.data(), outputs).id
+                                                         : sampling::gumbel_argmax(logits.data(), outputs, key);
+            const int64_t got = runner.settle(screen, {temperature, min_p, key});
+            ++comparisons;
+            if (got != expected) {
+              ++failures;
+              std::printf("%s: temperature %g min_p %g chose %lld, expected %lld\n", what.c_str(), static_cast<double>(temperature),
+                          min_p, static_cast<long long>(got), static_cast<long long>(expected));
+            }
+          }
+      }
+      all[0] = NAN;
+      runner.screen(all.data(), screen);
+      ++comparisons;
+      if (runner.settle(screen, {}) != kUnsettled) {
+        ++failures;
+        std::printf("%s: NaN was settled\n", what.c_str());
+      }
     }
 }
 
@@ -340,6 +409,7 @@ int main() {
       const bool is_twin = std::string(*isa) == "scalar" && threads == 1;
       Runner& runner = is_twin ? twin : own;
       test_linear(twin, runner, name);
+      test_screen(twin, runner, name);
       test_rowwise(twin, runner, name);
       test_activation_accuracy(runner, name);
       test_attention(twin, runner, name);

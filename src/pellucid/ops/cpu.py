@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pellucid import _native
 from pellucid.errors import UsageError
 from pellucid.ops.base import KV_FORMATS
+from pellucid.ops.screening import SPLIT_FORMATS, ScreenedRow, Screening
 from pellucid.types import Array, Batch, Float32, Int32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
@@ -32,9 +33,6 @@ PACK_ROWS: Final = 32  # rows are packed in multiples of it
 KV_TYPES: Final[dict[str, type[np.generic]]] = {  # 16-bit floats as their bits
     "f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "q8_0": np.uint8,
 }  # fmt: skip
-
-
-SPLIT_FORMATS: Final = ("Q8_0",)  # of heads that are screened: quant/packed.h
 
 
 @dataclass(frozen=True)
@@ -140,31 +138,6 @@ def _shapes(spec: LayerSpec, block_size: int, kv_format: str) -> tuple[tuple[int
     return (heads, groups, spec.head_dim, 16), (heads, block_size, -(-spec.head_dim // 16) * 16)
 
 
-@dataclass(frozen=True)
-class ScreenedRow:
-    """See types.Screened; native/screen.h tells how."""
-
-    ops: CpuOps
-    x: Float32  # [1, width], the hidden state under the head
-    head: Any
-    screen: Any  # its bounds, and what has been computed exactly since
-
-    @classmethod
-    def of(cls, ops: CpuOps, x: Float32, head: Any) -> ScreenedRow:
-        screen = ops.runner.make_screen(head)
-        ops.runner.screen(x, screen)
-        return cls(ops, x, head, screen)
-
-    def choose(
-        self, temperature: float, min_p: float, seed: int, sample: int, position: int, stream: int
-    ) -> int | None:
-        token = self.ops.runner.settle(self.screen, temperature, min_p, seed, sample, position, stream)
-        return token if token >= 0 else None
-
-    def exact(self) -> Float32:
-        return self.ops.linear(self.x, self.head)
-
-
 class CpuOps:
     """See `ops/base.py`. isa: one of `_native.instruction_sets()`; None: the best that this machine has."""
 
@@ -174,6 +147,7 @@ class CpuOps:
         self, num_threads: int = 1, isa: str | None = None, arena: _native.Arena | None = None
     ) -> None:
         self.runner = _native.Runner(num_threads, isa, arena)
+        self.screening = Screening()
         self.rope_tables: list[RopeTable] = []
         self.matrix_shapes: list[tuple[int, int]] = []
 
@@ -236,7 +210,7 @@ class CpuOps:
 
     def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
         if batch.choice_only and head.is_split:
-            return ScreenedRow.of(self, x, head)
+            return ScreenedRow(self.runner, self.screening, x, head)
         return self.linear(x, head)
 
     def linears(self, x: Float32, *weights: Any) -> tuple[Float32, ...]:

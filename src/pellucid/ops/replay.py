@@ -7,7 +7,7 @@ A pass is recorded at the second time that its shape comes. The recorded buffers
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -29,6 +29,11 @@ class _Recorded:
     cache: KVCache  # held, so that its id, which is part of the key, stays its own
 
 
+def _whole(batch: Batch) -> Batch:
+    """The same pass with all logits: a screen is made ready only where passes come again."""
+    return replace(batch, choice_only=False) if batch.choice_only else batch
+
+
 class Replay:
     """Model protocol, around a model on CpuOps. The logits are valid until the next call."""
 
@@ -42,7 +47,9 @@ class Replay:
 
     def __call__(self, batch: Batch, cache: KVCache) -> Logits:
         if batch.num_rows > MAX_ROWS:
-            return self.model(batch, cache)
+            return self.model(_whole(batch), cache)
+        if batch.choice_only and not self.ops.screening.pays():
+            batch = _whole(batch)
         self._cover(batch)
         key = (
             id(cache),
@@ -55,7 +62,7 @@ class Replay:
             self._recorded[key] = None
             while len(self._recorded) > MAX_PROGRAMS:
                 self._recorded.popitem(last=False)
-            return self.model(batch, cache)
+            return self.model(_whole(batch), cache)
         self._recorded.move_to_end(key)
         recorded = self._recorded[key]
         if recorded is None:

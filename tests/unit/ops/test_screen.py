@@ -1,0 +1,144 @@
+"""The certified partial head: its product, its bounds and its choices against those of the whole row of logits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pellucid import _native
+from pellucid.ops.cpu import CpuOps
+from pellucid.sampling.params import SamplingParams
+from pellucid.sampling.sampler import Sampler
+from pellucid.types import Batch
+from pellucid.weights.tensor import Format, Tensor
+
+EMPTY = np.zeros(1, np.int32)
+CHOICE = Batch(EMPTY, EMPTY, EMPTY, EMPTY, np.zeros((1, 1), np.int32), EMPTY, choice_only=True)
+PARAMETERS = [
+    {},
+    {"temperature": 1.0},
+    {"temperature": 0.3},
+    {"temperature": 8.0},
+    {"temperature": 1.0, "min_p": 0.1},
+    {"temperature": 1.7, "min_p": 0.004},
+]
+
+
+class At:
+    """A history of some length."""
+
+    num_prompt, sample_index, stop_ids = 1, 0, EMPTY
+
+    def __init__(self, length: int) -> None:
+        self.token_ids = np.zeros(length, np.int32)
+
+
+def head_of(values: np.ndarray, scales: np.ndarray) -> Tensor:
+    """int8 [rows, width] and float16 [rows, width / 32] as Q8_0."""
+    rows, width = values.shape
+    raw = np.empty((rows, width // 32, 34), np.uint8)
+    raw[:, :, :2] = scales.astype(np.float16).view(np.uint8).reshape(rows, -1, 2)
+    raw[:, :, 2:] = values.reshape(rows, -1, 32).view(np.uint8)
+    return Tensor("head", (rows, width), Format.Q8_0, raw.reshape(-1))
+
+
+def random_head(rng: np.random.Generator, rows: int, width: int, kind: str) -> Tensor:
+    values = np.clip(np.round(rng.normal(0, 45, (rows, width))), -127, 127).astype(np.int8)
+    scales = rng.uniform(0.0005, 0.01, (rows, width // 32))
+    if kind == "ties":  # few different rows, some one unit apart in one value
+        values[:] = values[rng.integers(0, 3, rows)]
+        scales[:] = scales[0]
+        values[rng.integers(0, rows, rows // 3), rng.integers(0, width, rows // 3)] ^= 1
+    elif kind == "extreme":
+        values[:] = rng.choice(np.array([-128, -127, 0, 1, 127], np.int8), (rows, width))
+        scales *= rng.choice([1.0, -1.0, 0.0, 1e-5], scales.shape)
+    elif kind == "aligned":  # all lower halves pull the same way: the bound is reached
+        values[:] = (values & ~15) | rng.choice(np.array([0, 15], np.int8), (rows, 1))
+    return head_of(values, scales)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.sampled_from([1, 15, 64, 257, 1000]),
+    blocks=st.sampled_from([1, 2, 5, 18]),
+    kind=st.sampled_from(["random", "ties", "extreme", "aligned"]),
+    threads=st.sampled_from([1, 2]),
+    spread=st.sampled_from([0.0, 1.0, 3.0]),
+)
+def test_choices_are_those_of_all_logits(
+    seed: int, rows: int, blocks: int, kind: str, threads: int, spread: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    width = 32 * blocks
+    weight = random_head(rng, rows, width, kind)
+    ops = CpuOps(threads)
+    head, whole = ops.head(weight), ops.matrix(weight)
+    assert head.is_split and not whole.is_split
+    for position in range(4):  # the first chooses the hot inputs, the others live with them
+        x = (rng.normal(size=(1, width)) * np.exp(rng.normal(0, spread, (1, width)))).astype(np.float32)
+        exact = ops.linear(x, whole)
+        assert np.array_equal(ops.linear(x, head).view(np.uint32), exact.view(np.uint32))
+        bounds = ops.logits(x, head, CHOICE)
+        assert not isinstance(bounds, np.ndarray)
+        assert np.all(exact[0] <= bounds.screen.upper())  # type: ignore[attr-defined]
+        for values in PARAMETERS:
+            sampler = Sampler(SamplingParams(**values, seed=position), seed + position)
+            assert sampler.chooses
+            history = At(5 + position)
+            assert sampler.choose_from_bounds(history, bounds) == sampler.choose(history, exact[0])
+        assert np.array_equal(bounds.exact().view(np.uint32), exact.view(np.uint32))
+
+
+@pytest.mark.parametrize("isa", _native.instruction_sets())
+def test_every_instruction_set_has_the_same_bounds(isa: str) -> None:
+    rng = np.random.default_rng(3)
+    weight = random_head(rng, 200, 96, "random")
+    x = rng.normal(size=(1, 96)).astype(np.float32)
+    uppers = []
+    for ops in (CpuOps(1, "scalar"), CpuOps(2, isa)):
+        bounds = ops.logits(x, ops.head(weight), CHOICE)
+        uppers.append(bounds.screen.upper())  # type: ignore[union-attr]
+    assert np.array_equal(uppers[0].view(np.uint32), uppers[1].view(np.uint32))
+
+
+def test_a_likely_choice_computes_little() -> None:
+    """One row that stands out: nothing else is in question."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(1, 640)).astype(np.float32)
+    values = np.clip(np.round(rng.normal(0, 40, (4096, 640))), -127, 127).astype(np.int8)
+    values[1234] = np.clip(np.round(x[0] * 50), -127, 127)
+    ops = CpuOps(2)
+    bounds = ops.logits(x, ops.head(head_of(values, np.full((4096, 20), 0.01))), CHOICE)
+    assert bounds.choose(0.0, 0.0, 0, 0, 0, 0) == 1234  # type: ignore[union-attr]
+    assert bounds.screen.num_rescored <= 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_is_left_to_the_logits(bad: float) -> None:
+    rng = np.random.default_rng(5)
+    ops = CpuOps(2)
+    head = ops.head(random_head(rng, 64, 64, "random"))
+    x = rng.normal(size=(1, 64)).astype(np.float32)
+    x[0, 7] = bad
+    bounds = ops.logits(x, head, CHOICE)
+    assert bounds.choose(0.0, 0.0, 0, 0, 0, 0) is None  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match="NaN"):
+        Sampler(SamplingParams(), 0).choose_from_bounds(At(3), bounds)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"logprobs": 0},
+        {"temperature": 1.0, "top_p": 0.9},
+        {"temperature": 1.0, "top_k": 40},
+        {"repetition_penalty": 1.1},
+        {"logit_bias": {3: 1.0}},
+        {"temperature": 1.0, "min_p": 0.1, "min_keep": 3},
+    ],
+)
+def test_who_needs_more_than_bounds_says_so(values: dict[str, object]) -> None:
+    assert not Sampler(SamplingParams(**values), 0).chooses
