@@ -87,7 +87,7 @@ struct alignas(64) Best {
 };
 
 struct SettleArgs {
-  const Screen* screen;
+  Screen* screen;
   const Draw* draw;
   const Kernels* kernels;
   Best* best;         // [threads], all the same before
@@ -147,9 +147,12 @@ class Chooser {
     }
   }
 
+  // What is known exactly takes the place of its bound, for the next choice from this pass. One thread has the panel.
   void exact(int64_t p, float* out) {
     a_.kernels->exact_panel(w_, s_.xq, blocks_, p, out);
     ++best_.num_rescored;
+    std::copy(out, out + live(p), s_.upper + p * kPanel);
+    s_.panel_upper[p] = *std::max_element(out, out + live(p));
   }
 
   void consider(double score, int64_t id) {
@@ -157,7 +160,7 @@ class Chooser {
   }
 
   const SettleArgs& a_;
-  const Screen& s_;
+  Screen& s_;
   const PackedWeight w_;
   const int64_t blocks_;
   Best& best_;

@@ -15,8 +15,8 @@ PROBES = 3  # the best counts: a ceiling is what was reached once
 class Limits:
     """read: bytes/s, in order, by all threads. dot: operations/s on 8-bit numbers in registers, where a product
     and its addition are two; None for float weights, whose kernels do not use them. bytes_per_token: packed
-    weights, each read once for a pass, less what the last choices left unread (ops/screening.py). body, head: multiply-adds of one row in the layers and in the output
-    projection."""
+    weights, each read once for a pass, less what the last choices left unread (ops/screening.py). body, head:
+    multiply-adds of one row in the layers and in the output projection."""
 
     threads: int
     read: float

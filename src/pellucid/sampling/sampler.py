@@ -114,7 +114,9 @@ class Sampler:
         self.seed = seed % 2**64
         self._parameters = params.set_of(self.stages)
         self._cut = cast(MinP | None, self.stages.get("min_p"))
-        self._temperature = 0.0 if self.greedy else params.temperature if "temperature" in self.stages else 1.0
+        self._temperature = (
+            0.0 if self.greedy else params.temperature if "temperature" in self.stages else 1.0
+        )
 
     @property
     def scope(self) -> Scope:

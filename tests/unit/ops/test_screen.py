@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid import _native
+from pellucid.engine.sequence import Sequence
 from pellucid.ops.cpu import CpuOps
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Sampler
@@ -26,13 +27,8 @@ PARAMETERS = [
 ]
 
 
-class At:
-    """A history of some length."""
-
-    num_prompt, sample_index, stop_ids = 1, 0, EMPTY
-
-    def __init__(self, length: int) -> None:
-        self.token_ids = np.zeros(length, np.int32)
+def history_of(length: int) -> Sequence:
+    return Sequence(np.zeros(length, np.int32))
 
 
 def head_of(values: np.ndarray, scales: np.ndarray) -> Tensor:
@@ -48,7 +44,7 @@ def random_head(rng: np.random.Generator, rows: int, width: int, kind: str) -> T
     values = np.clip(np.round(rng.normal(0, 45, (rows, width))), -127, 127).astype(np.int8)
     scales = rng.uniform(0.0005, 0.01, (rows, width // 32))
     if kind == "ties":  # few different rows, some one unit apart in one value
-        values[:] = values[rng.integers(0, 3, rows)]
+        values[:] = values[rng.integers(0, min(3, rows), rows)]
         scales[:] = scales[0]
         values[rng.integers(0, rows, rows // 3), rng.integers(0, width, rows // 3)] ^= 1
     elif kind == "extreme":
@@ -87,7 +83,7 @@ def test_choices_are_those_of_all_logits(
         for values in PARAMETERS:
             sampler = Sampler(SamplingParams(**values, seed=position), seed + position)
             assert sampler.chooses
-            history = At(5 + position)
+            history = history_of(5 + position)
             assert sampler.choose_from_bounds(history, bounds) == sampler.choose(history, exact[0])
         assert np.array_equal(bounds.exact().view(np.uint32), exact.view(np.uint32))
 
@@ -126,7 +122,7 @@ def test_what_is_not_finite_is_left_to_the_logits(bad: float) -> None:
     bounds = ops.logits(x, head, CHOICE)
     assert bounds.choose(0.0, 0.0, 0, 0, 0, 0) is None  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="NaN"):
-        Sampler(SamplingParams(), 0).choose_from_bounds(At(3), bounds)  # type: ignore[arg-type]
+        Sampler(SamplingParams(), 0).choose_from_bounds(history_of(3), bounds)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
