@@ -11,7 +11,7 @@ from pellucid.registry import Registry
 from pellucid.sampling.base import History
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Choice
-from pellucid.types import Logits
+from pellucid.types import Float32, Screened
 
 
 class DecodingStrategy(Protocol):
@@ -21,19 +21,26 @@ class DecodingStrategy(Protocol):
 
     def __init__(self, params: SamplingParams, seed: int) -> None: ...
 
-    # chooses: bool, False where it is not declared. True: without drafts, bounds in place of logits will do.
-
     def propose(self, history: History) -> list[int]:
         """Guesses of the tokens at positions len(history.token_ids), + 1, ...: their logits are computed in
         the same pass. Wrong guesses cost time, never change the output. Fewer of them may be computed than
         were proposed."""
 
-    def advance(self, history: History, drafts: list[int], logits: Logits) -> list[Choice]:
+    def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
         """At least one token to append, at most 1 + len(drafts).
 
-        logits: float32 [1 + len(drafts), vocabulary], or a Screened if it chooses; row i follows history +
-        drafts[:i], so the choice of row i + 1 counts only while choices up to i equal the drafts.
+        logits: float32 [1 + len(drafts), vocabulary]; row i follows history + drafts[:i], so the choice of
+        row i + 1 counts only while choices up to i equal the drafts.
         """
+
+
+class ChoosingStrategy(DecodingStrategy, Protocol):
+    """One that can do with bounds of a row of logits, where it has no drafts. Others need not say so."""
+
+    chooses: bool  # whether it does, with these parameters
+
+    def choose(self, history: History, logits: Screened) -> list[Choice]:
+        """What `advance` would give for the exact logits."""
 
 
 strategies: Registry[type[DecodingStrategy]] = Registry("pellucid.decoding")

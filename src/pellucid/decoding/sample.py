@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from pellucid.decoding.base import strategies
 from pellucid.sampling.base import History
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Choice, Sampler
-from pellucid.types import Logits
+from pellucid.types import Float32, Screened
 
 
 @strategies.register("sample")
@@ -24,7 +22,8 @@ class Sample:
     def propose(self, history: History) -> list[int]:
         return []
 
-    def advance(self, history: History, drafts: list[int], logits: Logits) -> list[Choice]:
-        if isinstance(logits, np.ndarray):
-            return [self._sampler.choose(history, logits[0])]
+    def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
+        return [self._sampler.choose(history, logits[0])]
+
+    def choose(self, history: History, logits: Screened) -> list[Choice]:
         return [self._sampler.choose_from_bounds(history, logits)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
-from pellucid.decoding.base import DecodingStrategy, strategies
+import numpy as np
+
+from pellucid.decoding.base import ChoosingStrategy, DecodingStrategy, strategies
 from pellucid.engine.ending import Ending
 from pellucid.engine.request import Request, TokenEvent
 from pellucid.engine.sequence import Sequence
@@ -78,8 +81,12 @@ class LiveRequest:
         return drafts
 
     def choices(self, sequence: Sequence, drafts: list[int], logits: Logits) -> list[Choice]:
-        """What the strategy chooses, held to its protocol; logits [1 + drafts, vocabulary]."""
-        choices = self.strategy.advance(sequence, drafts, logits)
+        """What the strategy chooses, held to its protocol; logits [1 + drafts, vocabulary], or bounds of
+        one row."""
+        if isinstance(logits, np.ndarray):
+            choices = self.strategy.advance(sequence, drafts, logits)
+        else:
+            choices = cast(ChoosingStrategy, self.strategy).choose(sequence, logits)
         accepted = [choice.token_id for choice in choices[:-1]]
         if not choices or accepted != drafts[: len(accepted)]:
             chosen = [choice.token_id for choice in choices]
