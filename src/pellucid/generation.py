@@ -11,6 +11,7 @@ from pellucid.errors import UsageError
 from pellucid.output_log import OutputLog
 from pellucid.plan import Plan
 from pellucid.prompts import split_prompts
+from pellucid.sampling.values import as_int
 from pellucid.steps import DRAWN, FORCED, Step, StepRecord, Until, condition
 from pellucid.text.continuation import encode_continuation
 
@@ -166,7 +167,8 @@ class Generation:
         done = condition(until)
         pieces: list[str] = []
         count = 0
-        while self._log.finish_reason is None and not (isinstance(until, int) and count >= until):
+        limit = as_int(until)
+        while self._log.finish_reason is None and (limit is None or count < limit):
             step = self.step()
             pieces.append(step.delta or "")
             count += 1
@@ -216,8 +218,11 @@ class Generation:
         computed of the rest stays. Errors: UsageError (fewer tokens are there; at least one must stay)."""
         if n is not None and to is not None:
             raise UsageError("rewind: give a number of tokens or to=position, not both")
-        length = to if to is not None else len(self) - (1 if n is None else n)
-        if not isinstance(length, int) or not 1 <= length <= len(self):
+        given = as_int(to if to is not None else 1 if n is None else n)
+        if given is None:
+            raise UsageError(f"rewind: expected an int, got {n if to is None else to!r:.40}")
+        length = given if to is not None else len(self) - given
+        if not 1 <= length <= len(self):
             raise UsageError(
                 f"rewind: expected to stay with 1 to {len(self)} tokens, got {length}; the first must stay"
             )
@@ -239,11 +244,13 @@ class Generation:
     def edit(self, position: int, token_or_text: int | str | Sequence[int]) -> Generation:
         """Another token, or a text's or list's tokens, in place of the one at this absolute position. What follows
         stays, and is computed again. Errors: UsageError, ContextOverflowError."""
-        if isinstance(position, bool) or not isinstance(position, int) or not 0 <= position < len(self):
-            raise UsageError(f"edit: expected a position from 0 to {len(self) - 1}, got {position!r}")
-        ids = self._ids_of([token_or_text] if isinstance(token_or_text, int) else token_or_text)
-        self._held.replace(position, position + 1, ids)
-        self._log.replace(position, ids)
+        at = as_int(position)
+        if at is None or not 0 <= at < len(self):
+            raise UsageError(f"edit: expected a position from 0 to {len(self) - 1}, got {position!r:.40}")
+        token = as_int(token_or_text)
+        ids = self._ids_of(token_or_text if token is None else [token])  # type: ignore[arg-type]
+        self._held.replace(at, at + 1, ids)
+        self._log.replace(at, ids)
         self._changed()
         return self
 
@@ -275,6 +282,8 @@ class Generation:
 
     def parts_from(self, other: Generation) -> int:
         """The first position where this generation and another differ."""
+        if not isinstance(other, Generation):
+            raise UsageError(f"parts_from: expected a Generation, got {type(other).__name__}")
         return parting(self, other)
 
     def walk(self) -> Iterator[Generation]:

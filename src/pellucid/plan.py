@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pellucid.engine.ending import Ending
 from pellucid.errors import UsageError
+from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Sampler
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
-    from pellucid.sampling.params import SamplingParams
     from pellucid.settings import Settings
 
 
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
         self, llm: LLM, params: SamplingParams | None, overrides: dict[str, Any], prompt_ids: list[int]
     ) -> Plan:
         """With other parameters: `params` (None: these) and overrides. A seed that nobody gives stays."""
-        if params is not None and params.seed is None and self.params.seed is not None:
+        if isinstance(params, SamplingParams) and params.seed is None and self.params.seed is not None:
             overrides = {"seed": self.params.seed, **overrides}
         chosen, listed = llm._resolve(self.params if params is None else params, overrides, False)
         if (chosen.max_tokens, chosen.min_tokens) != (self.params.max_tokens, self.params.min_tokens):

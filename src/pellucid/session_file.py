@@ -18,6 +18,7 @@ from typing import Any, NoReturn, TypeVar
 import numpy as np
 
 from pellucid.errors import ModelFileError, ModelNotFoundError, SessionFileError
+from pellucid.paths import as_path, check_replaceable
 from pellucid.types import Array
 from pellucid.weights.safetensors import SafetensorsFile
 
@@ -30,7 +31,7 @@ _PIECE = 1 << 24  # bytes written and hashed at a time
 
 def write(path: str | os.PathLike[str], manifest: Mapping[str, Any], tensors: Mapping[str, Array]) -> None:
     """tensors: uint8 or int32, by name. SessionFileError: it cannot be written; what was there is unchanged."""
-    target = Path(path)
+    target = as_path("save", path)
     text = json.dumps(manifest, ensure_ascii=False)
     entries: dict[str, Any] = {
         "__metadata__": {
@@ -52,6 +53,7 @@ def write(path: str | os.PathLike[str], manifest: Mapping[str, Any], tensors: Ma
     header += b" " * (-len(header) % 8)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
+        check_replaceable(target)
         with open(temporary, "xb", opener=_private) as file:
             file.write(len(header).to_bytes(8, "little") + header)
             for tensor in tensors.values():

@@ -16,6 +16,7 @@ from pellucid.errors import PellucidError, UsageError
 from pellucid.fingerprint import fingerprint
 from pellucid.generation import Generation
 from pellucid.output_log import OutputLog
+from pellucid.paths import as_path
 from pellucid.plan import Plan
 from pellucid.prompts import check_salt, check_token_ids
 from pellucid.sampling.params import SamplingParams
@@ -34,6 +35,7 @@ def save(
     generation: Generation, path: str | os.PathLike[str], extra: Mapping[str, Any] | None, *, only_this: bool
 ) -> None:
     """`Generation.save`."""
+    path = as_path("save", path)
     try:
         json.dumps(extra, allow_nan=False)
     except (TypeError, ValueError) as error:
@@ -124,7 +126,7 @@ def restore(llm: LLM, path: str | os.PathLike[str], *, kv: bool) -> Generation:
 
 def opened(llm: LLM, path: str | os.PathLike[str], *, kv: bool) -> SessionFile:
     """The file, if it is of this model; kv: and its keys and values are those that would be computed here."""
-    file = SessionFile(path)
+    file = SessionFile(as_path("restore", path))
     prints, said = fingerprint(llm), file.get(file.manifest, "model", dict)
     needed = prints if kv else {name: prints[name] for name in ("architecture", "tokenizer", "weights")}
     wrong = next((name for name, value in needed.items() if said.get(name) != value), None)

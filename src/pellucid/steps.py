@@ -11,6 +11,7 @@ import numpy as np
 
 from pellucid.errors import UsageError
 from pellucid.sampling.distribution import Distribution
+from pellucid.sampling.values import as_int
 
 if TYPE_CHECKING:
     from pellucid.generation import Generation
@@ -127,8 +128,9 @@ class Step:
 
     def top(self, k: int = 10, *, processed: bool = False) -> list[Candidate]:
         """The k most probable tokens; processed: by the probability that they are drawn with."""
-        if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-            raise UsageError(f"top: expected an int of at least 1, got {k!r}")
+        count = as_int(k)
+        if count is None or count < 1:
+            raise UsageError(f"top: expected an int of at least 1, got {k!r:.40}")
         raw, after = self.distribution, self.processed
         return [
             Candidate(
@@ -139,14 +141,17 @@ class Step:
                 raw.probability(token),
                 after.probability(token),
             )
-            for token in (after if processed else raw).top(k)
+            for token in (after if processed else raw).top(count)
         ]
 
     # --- change and choose ----------------------------------------------------------------------------
     def set_logits(self, logits: Any) -> None:
         """Other logits for this choice: [vocabulary] floats, no NaN or +inf; -inf excludes a token."""
         self._still_open("change the logits")
-        array = np.array(logits, np.float32)
+        try:
+            array = np.array(logits, np.float32)
+        except (TypeError, ValueError):
+            raise UsageError(f"logits: expected an array of floats, got {type(logits).__name__}") from None
         if array.shape != self.logits.shape:
             raise UsageError(f"logits: expected shape {self.logits.shape}, got {array.shape}")
         if np.isnan(array).any() or np.isposinf(array).any():
@@ -156,8 +161,12 @@ class Step:
     def bias(self, biases: Mapping[int | str, float]) -> None:
         """Add to the logits of some tokens, given as ids or as their texts; float("-inf") excludes one."""
         changed = self.effective_logits.copy()
+        if not isinstance(biases, Mapping):
+            raise UsageError(f"bias: expected a dict of tokens and numbers, got {type(biases).__name__}")
         for token, bias in biases.items():
-            changed[self._generation.token_of(token)] += bias
+            if isinstance(bias, (bool, str, bytes)) or not hasattr(bias, "__float__"):
+                raise UsageError(f"bias of {token!r:.40}: expected a number, got {bias!r:.40}")
+            changed[self._generation.token_of(token)] += float(bias)
         self.set_logits(changed)
 
     def choose(self) -> Step:
@@ -195,7 +204,8 @@ Until = Callable[[Step], bool] | str | int | None
 
 def condition(until: Until) -> Callable[[Step, list[str]], bool]:
     """Of (the step just taken, the texts since the beginning): whether to stop. UsageError: no such condition."""
-    if until is None or (isinstance(until, int) and not isinstance(until, bool) and until >= 0):
+    count = as_int(until)
+    if until is None or (count is not None and count >= 0):
         return lambda step, pieces: False
     if isinstance(until, str) and until:
         return lambda step, pieces: until in "".join(pieces)

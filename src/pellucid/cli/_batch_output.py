@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import sys
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -63,6 +64,10 @@ class ResultFile:
         self._synced = monotonic()
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
         try:
+            if not stat.S_ISREG(os.fstat(self._file).st_mode):
+                raise UsageError(
+                    f"{path}: expected a regular file, got a device or a pipe; use stdout for these"
+                )
             self._lock()
             if overwrite:
                 os.ftruncate(self._file, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -59,7 +60,7 @@ def command(source: str, output: str, output_order: str, overwrite: bool, **opti
     common = {**sampling, "model_defaults": options["model_defaults"]}
     with ExitStack() as stack:
         lines = _open(source, stack)
-        total = None if source == "-" else _count(source)
+        total = _count(source) if os.path.isfile(source) else None  # what a pipe gives is given once
         sink = Pipe() if output == "-" else ResultFile(output, overwrite=overwrite)
         stack.callback(sink.close)
         batch = Batch(sink, in_order=output_order == "input")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -212,3 +213,27 @@ def test_no_input_is_no_work(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout == b""
     missing = run("batch", str(tmp_path / "none"))
     assert missing.returncode == 2 and b"No such file" in missing.stderr
+
+
+def test_results_go_to_a_regular_file_only(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in ("/dev/full", str(pipe)):
+        with pytest.raises(UsageError, match="expected a regular file, got a device or a pipe"):
+            ResultFile(path, overwrite=True)
+
+
+def test_no_line_of_a_named_pipe_is_lost(tiny: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = "".join(json.dumps({"prompt": [5, 6 + i], "max_tokens": 2}) + "\n" for i in range(5))
+    with subprocess.Popen(["tee", str(pipe)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as writer:
+        running = subprocess.Popen(
+            command(str(pipe), "-m", str(tiny), "--backend", "reference"),
+            stdout=subprocess.PIPE,
+            env=environment(),
+        )
+        writer.communicate(lines.encode())
+        data = running.communicate(timeout=120)[0]
+    assert running.returncode == 0
+    assert sorted(r["index"] for r in results(data)) == [0, 1, 2, 3, 4]
