@@ -17,7 +17,18 @@ PACKAGE = ROOT / "src" / "pellucid"
 # like name one file of a folder whose other files are held to another rule. "native" is pellucid._native.
 PLAIN = {"types", "errors", "registry"}
 # Plain data and checks of the front door: what a caller gives, what a caller gets, where a setting came from.
-VALUES = {"outputs", "settings", "prompts", "interrupts", "capacity", "resolve", "turn", "limits", "overflow"}
+VALUES = {
+    "outputs",
+    "settings",
+    "paths",
+    "prompts",
+    "interrupts",
+    "capacity",
+    "resolve",
+    "turn",
+    "limits",
+    "overflow",
+}
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
 FRONT |= {"scoring"}
