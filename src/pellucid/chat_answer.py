@@ -62,6 +62,8 @@ class ChatAnswer(Iterator[ChatChunk]):
             raise StopIteration
         try:
             chunk = next(self._stream)
+            if chunk.finish_reason == "error":
+                next(self._stream)  # raises what it was
         except StopIteration:
             self._end("abort")  # somebody else closed what computes it
             raise

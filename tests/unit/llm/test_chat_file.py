@@ -265,6 +265,7 @@ import sys
 from pellucid import LLM
 chat = LLM(sys.argv[1]).chat_session(max_tokens=3, seed=1, temperature=1.0)
 chat.say("a").read()
+chat.save(sys.argv[2])  # a slow machine may not come to the next one
 print("ready", flush=True)
 while True:
     chat.save(sys.argv[2])

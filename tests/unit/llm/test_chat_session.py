@@ -269,3 +269,17 @@ def test_generated_control_tokens_are_no_text(models: Any, monkeypatch: pytest.M
     assert not turn.verbatim and turn.token_ids == [80, 0, 81, 1]
     change = chat.say("b").turn.change
     assert not change.append_only and change.kept == len(turn.prompt) + 1
+
+
+def test_an_error_amid_an_answer_is_raised_and_takes_the_turn_back(models: Any) -> None:
+    def fails(token_ids: Any, logits: Any) -> Any:
+        if len(token_ids) > start + 2:
+            raise ValueError("out of words")
+        return logits
+
+    chat = models("chatml").chat_session(**PARAMS)
+    chat.say("one").read()
+    before, start = chat.tokens, len(chat.tokens) + 14
+    with pytest.raises(PellucidError, match="out of words"):
+        chat.say("two", logits_processors=[fails], ignore_eos=True).read()
+    assert chat.tokens == before and len(chat) == 1
