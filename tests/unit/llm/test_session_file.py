@@ -235,6 +235,7 @@ from pellucid import LLM
 llm = LLM(sys.argv[1])
 generation = llm.begin("Once upon a time", ignore_eos=True, max_tokens=400)
 generation.run(2)
+generation.save(sys.argv[2])  # a slow machine may not come to the next one
 print("ready", flush=True)
 while True:
     generation.save(sys.argv[2])
