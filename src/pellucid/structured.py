@@ -43,6 +43,10 @@ def generate_json(
     for name in ("json_schema", "n"):
         if name in overrides:
             raise UsageError(f"{name} is not for generate_json; use generate(json_schema=...)")
+    if schema is None:
+        raise UsageError(
+            "generate_json: expected a JSON Schema or a Pydantic model, got None; {} allows any JSON"
+        )
     given = {**overrides, "json_schema": schema, "n": 1}
     if is_messages(prompt):
         result = llm.chat(prompt, params, **given)  # type: ignore[arg-type]

@@ -172,6 +172,8 @@ def test_generate_json(llm):
     assert caught.value.text.startswith("{") and caught.value.finish_reason == "length"
     with pytest.raises(UsageError, match="n is not for generate_json"):
         llm.generate_json("a", SCHEMA, n=2)
+    with pytest.raises(UsageError, match="expected a JSON Schema or a Pydantic model, got None"):
+        llm.generate_json("a", None)
 
 
 def test_never_silently_unconstrained(llm):
