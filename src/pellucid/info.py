@@ -234,6 +234,9 @@ class _Weightless:
     def matrix(self, weight: Any, bias: Any = None) -> None:
         return None
 
+    def head(self, weight: Any) -> None:
+        return None
+
     def embedding(self, weight: Any) -> None:
         return None
 

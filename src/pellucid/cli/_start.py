@@ -25,11 +25,24 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # Until the command line has its own way with Ctrl-C, there is nothing to end but the process.
         signal.signal(signal.SIGINT, lambda number, frame: os._exit(130))
+    sys.unraisablehook = _again
     gc.set_threshold(20_000)  # a tenth of the start went to collections that find nothing
     arena = arena_for(sys.argv[1:])
     from pellucid.cli.main import main as run
 
     run(prog_name="pellucid", obj=arena)
+
+
+def _again(what: sys.UnraisableHookArgs) -> None:
+    """Ctrl-C that came amid a finaliser, where Python drops exceptions with a note: it comes again a moment later."""
+    if not isinstance(what.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(what)
+        return
+    import threading
+
+    timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    timer.start()
 
 
 def arena_for(arguments: Sequence[str]) -> _native.Arena | None:

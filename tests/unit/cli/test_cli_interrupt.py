@@ -36,6 +36,24 @@ def test_ctrl_c_while_the_command_line_starts(tiny: Path, delay: float) -> None:
     assert process.returncode in (0, 130) and b"Traceback" not in errors, (delay, errors)
 
 
+def test_ctrl_c_amid_a_finaliser_is_not_lost() -> None:
+    script = """
+import sys, time
+from pellucid.cli import _start
+sys.unraisablehook = _start._again
+class Ends:
+    def __del__(self):
+        raise KeyboardInterrupt
+Ends()
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment(), timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"interrupted\n", b"")
+
+
 def test_samples_that_are_the_same_are_noted(tiny: Path) -> None:
     args = ("generate", "-m", str(tiny), "--threads", "1", "--max-tokens", "2", "--n", "2", "a")
     assert b"all samples are the same" in run(*args).stderr
