@@ -22,6 +22,16 @@ struct Rounded {
   std::vector<double> values, moved;
 };
 
+// The nearest float16, ties to even, from its definition: 11 significant bits, exponents from -14 on.
+inline float to_half(float x) {
+  if (x == 0.0f || !std::isfinite(x)) return x;
+  int exponent;
+  std::frexp(x, &exponent);
+  const double quantum = std::ldexp(1.0, std::max(exponent - 1, -14) - 10);
+  const double rounded = std::nearbyint(x / quantum) * quantum;
+  return static_cast<float>(std::fabs(rounded) > 65504.0 ? std::copysign(HUGE_VAL, x) : rounded);
+}
+
 // Rows of `width` values in blocks of 32 from a row's start, as int8 times a scale: largest / 127, for K and V rounded to
 // float16. Half a step at most; a float16 below largest / 127 clips the largest at 127 steps, which moves it by
 // 127 * 2^-11 = 0.06 steps: less. The last bits of the float32 arithmetic are within the 1e-4 of a step on top.
@@ -33,7 +43,7 @@ inline Rounded round_q8(const std::vector<float>& x, int64_t width, bool half_sc
       float largest = 0;
       for (size_t i = begin; i < end; ++i) largest = std::max(largest, std::fabs(x[i]));
       float step = largest / 127.0f;
-      if (half_scale) step = static_cast<float>(static_cast<_Float16>(step));
+      if (half_scale) step = to_half(step);
       const float inverse = half_scale ? 1.0f / step : 127.0f / largest;
       for (size_t i = begin; i < end; ++i) {
         const float steps = std::clamp(std::nearbyint(x[i] * inverse), -127.0f, 127.0f);
@@ -48,7 +58,7 @@ inline Rounded round_q8(const std::vector<float>& x, int64_t width, bool half_sc
 inline Rounded round_float(const std::vector<float>& x, KvFormat format) {
   Rounded r{std::vector<double>(x.size()), std::vector<double>(x.size())};
   for (size_t i = 0; i < x.size(); ++i) {
-    const float value = format == KvFormat::kF16   ? static_cast<float>(static_cast<_Float16>(x[i]))
+    const float value = format == KvFormat::kF16   ? to_half(x[i])
                         : format == KvFormat::kBf16 ? quant::bf16_to_f32(quant::f32_to_bf16(x[i]))
                                                     : x[i];
     const double half_step = format == KvFormat::kF16 ? 0x1p-11 : format == KvFormat::kBf16 ? 0x1p-8 : 0.0;
