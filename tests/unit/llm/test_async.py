@@ -161,10 +161,22 @@ def test_cancelled_blocks_are_free_within_two_steps(llm, monkeypatch):
     assert idle(llm)
 
 
-def test_a_full_queue_refuses_and_names_the_numbers(llm):
+def test_a_full_queue_refuses_and_names_the_numbers(llm, monkeypatch):
+    all_asked = threading.Event()
+    step = llm._open_driver().step
+
+    def step_when_all_asked():  # else a quick one could be done, and give its place back, before the last asks
+        assert all_asked.wait(60)
+        step()
+
+    monkeypatch.setattr(llm._driver, "step", step_when_all_asked)
+
     async def main():
         async with AsyncLLM(llm, max_waiting=2) as allm:
             tasks = [asyncio.ensure_future(allm.generate([i], **PARAMS)) for i in range(30)]
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            all_asked.set()
             results = await asyncio.gather(*tasks, return_exceptions=True)
             again = await allm.generate([1], **PARAMS)
             with pytest.raises(QueueFullError, match="11 samples asked for, 0 of 10 places"):

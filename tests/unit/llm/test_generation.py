@@ -334,7 +334,7 @@ def test_salts(llm):
         (lambda g: g.rewind(100), "expected to stay"),
         (lambda g: g.rewind(to=0), "expected to stay"),
         (lambda g: g.rewind(1, to=2), "not both"),
-        (lambda g: g.rewind(1.5), "expected to stay"),
+        (lambda g: g.rewind(1.5), "expected an int"),
         (lambda g: g.edit(50, 1), "edit: expected"),
         (lambda g: g.edit(0, 9999), "vocabulary"),
         (lambda g: g.append(""), "at least one"),
