@@ -25,17 +25,26 @@ class Snapshot(NamedTuple):
 
 
 def take_snapshot(engine: Engine, held: Seq[Held]) -> Snapshot:
-    """A copy. A block that several share is there once. UsageError: one is closed, or being evaluated."""
+    """A copy. A block that several share is there once; positions that none of them has computed are zero, for what
+    lies there is somebody else's. UsageError: one is closed, or being evaluated."""
     rows: dict[int, int] = {}
+    filled: dict[int, int] = {}  # positions that are computed in each row
     tables = []
+    size = engine.pool.block_size
     for each in held:
         engine.held.check(each.sequence)
         sequence = each.sequence
         blocks = sequence.block_table[: engine.pool.blocks_for(sequence.num_computed)]
-        tables.append([rows.setdefault(block, len(rows)) for block in blocks])
+        table = [rows.setdefault(block, len(rows)) for block in blocks]
+        for index, row in enumerate(table):
+            filled[row] = max(filled.get(row, 0), min(size, sequence.num_computed - index * size))
+        tables.append(table)
     ids = np.array(list(rows), np.int64)
-    arrays = [as_bytes(tensor[ids]) for tensor in by_block(engine.cache)]
-    return Snapshot(tables, [each.num_computed for each in held], arrays)
+    copies = [tensor[ids] for tensor in by_block(engine.cache)]
+    for row, count in filled.items():
+        if count < size:
+            engine.cache.clear_from(copies, row, count)
+    return Snapshot(tables, [each.num_computed for each in held], [as_bytes(copy) for copy in copies])
 
 
 def take_cached(engine: Engine, held: Held) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -127,6 +127,27 @@ class KVCache:
         """Copy whole blocks, all layers: (source, destination), one pair after the other."""
         for source, destination in pairs:
             self.blocks[destination] = self.blocks[source]
+
+    def clear_from(self, copies: Sequence[Array], row: int, first: int) -> None:
+        """Zero the positions of a block from `first` on. copies: all keys, then all values, [rows, ...]."""
+        group, lane = divmod(first, 16)
+        half = len(copies) // 2
+        if self.kv_format != "q8_0":
+            for keys, values in zip(copies[:half], copies[half:], strict=True):
+                keys[row, :, group, :, lane:] = 0
+                keys[row, :, group + 1 :] = 0
+                values[row, :, first:] = 0
+            return
+        for keys, values in zip(copies[:half], copies[half:], strict=True):
+            heads, blocks = keys.shape[1], keys.shape[3]
+            part = keys[row, :, group]  # [heads, blocks, 16 scales and values [8][16][4]]
+            part[..., 2 * lane : 32] = 0
+            part[..., 32:].reshape(heads, blocks, 8, 16, 4)[..., lane:, :] = 0
+            keys[row, :, group + 1 :] = 0
+            part = values[row, :, group]  # [heads, scales [blocks][16] and values [16][blocks * 32]]
+            part[:, : blocks * 32].reshape(heads, blocks, 32)[..., 2 * lane :] = 0
+            part[:, blocks * 32 :].reshape(heads, 16, blocks * 32)[:, lane:] = 0
+            values[row, :, group + 1 :] = 0
 
 
 def _shapes(spec: LayerSpec, block_size: int, kv_format: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

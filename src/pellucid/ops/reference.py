@@ -8,7 +8,7 @@ once may sum in another order than a product of one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pellucid.errors import UsageError
 from pellucid.ops.base import KV_FORMATS
-from pellucid.types import Batch, Float32, Int32, LayerSpec
+from pellucid.types import Array, Batch, Float32, Int32, LayerSpec
 from pellucid.weights.tensor import Tensor
 
 Float64 = NDArray[np.float64]
@@ -69,6 +69,11 @@ class ReferenceCache:
             a, b = source * self.block_size, destination * self.block_size
             for tensor in self.keys + self.values:
                 tensor[b : b + self.block_size] = tensor[a : a + self.block_size]
+
+    def clear_from(self, copies: Sequence[Array], row: int, first: int) -> None:
+        """Zero the positions of a block from `first` on. copies: [rows, block_size, ...]."""
+        for copy in copies:
+            copy[row, first:] = 0
 
 
 class ReferenceOps:

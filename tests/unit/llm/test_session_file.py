@@ -88,6 +88,26 @@ def test_nothing_is_computed_again(llm, tiny_path, saved):
             assert np.array_equal(restored.peek().logits, old.peek().logits)
 
 
+@pytest.mark.parametrize("kv_format", ["f32", "f16", "bf16", "q8_0"])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_the_file_holds_nothing_of_others(tiny_path, tmp_path, backend, kv_format):
+    """The same file whatever the cache held before: a block's last positions may still be somebody else's."""
+    files = []
+    for before in (0, 3):
+        with LLM(tiny_path, backend=backend, kv_format=kv_format, context_length=96, max_sequences=1) as llm:
+            for i in range(before):  # more than there are blocks
+                llm.generate([i + 3] * 80, max_tokens=5, temperature=1.0, seed=i, ignore_eos=True)
+            generation = llm.begin(PROMPT, **PARAMS)
+            generation.run(7)
+            other = generation.fork()
+            other.run(2)
+            generation.rewind(3)
+            path = tmp_path / f"{before}.session"
+            generation.save(path)
+            files.append(path.read_bytes())
+    assert files[0] == files[1]
+
+
 def test_without_keys_and_values(llm, saved, tiny_path):
     path, made = saved
     other_backend = "cpu" if llm.settings["backend"].value == "reference" else "reference"
