@@ -32,7 +32,8 @@ Examples:
 def command(**options: Any) -> None:
     """Talk with a model, turn by turn.
 
-    The model needs a chat template. /help tells the commands inside.
+    The model needs a chat template. /help tells the commands inside. Lines may be piped in: then the first that
+    fails ends the chat, with its error.
     """
     sampling = _options.sampling_values()
     with _options.open_llm() as llm:

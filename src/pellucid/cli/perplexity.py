@@ -42,4 +42,7 @@ def command(file: str, window: int | None, stride: int | None, as_json: bool, **
         return
     for name, value in told.items():
         click.echo(f"{name:<16}{value:.4f}")
-    _console.note(f"{result.num_tokens} tokens in {result.num_windows} windows of up to {result.window}")
+    _console.note(
+        f"{_console.counted(result.num_tokens, 'token')} in {_console.counted(result.num_windows, 'window')} "
+        f"of up to {result.window}"
+    )
