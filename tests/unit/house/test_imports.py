@@ -46,6 +46,7 @@ FRONT |= {
     "fingerprint",
     "beginning",
     "structured",
+    "past_rows",
 }
 INSIDE = {
     "constraints",
@@ -79,6 +80,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": PLAIN | {"sampling"},
     "engine": PLAIN | {"decoding", "sampling", "models.base", "ops.base"},
     "glass": PLAIN,
+    "glass.explain": PLAIN | FRONT | {"glass", "sampling"},  # it drives a generation, to tell how it goes
     **{name: PLAIN | VALUES | {"sampling", "weights", "text", "models.base"} for name in VALUES},
     # fetch: for the type of the progress that a caller hands to `locate`.
     **dict.fromkeys(FRONT - VALUES, PLAIN | FRONT | INSIDE | {"fetch"}),
@@ -87,7 +89,10 @@ ALLOWED: dict[str, set[str]] = {
     "cli._start": {"cli", "fetch", "native"},
     "__init__": PLAIN | FRONT | {"text", "sampling", "weights.locate"},
     "__main__": {"cli", "cli._start"},
-    "cli": PLAIN | FRONT | {"__init__", "glass", "text", "weights", "weights.locate", "fetch", "sampling"},
+    "tui": PLAIN | FRONT | {"glass", "sampling"},
+    "cli": PLAIN
+    | FRONT
+    | {"__init__", "glass", "glass.explain", "tui", "text", "weights", "weights.locate", "fetch", "sampling"},
     "server": PLAIN | FRONT | {"__init__", "glass", "sampling"},
 }
 
@@ -100,6 +105,7 @@ HEAVY = {
     "llguidance",
     "huggingface_hub",
     "rich",
+    "textual",
     "click",
     "torch",
     "transformers",

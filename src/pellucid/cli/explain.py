@@ -1,0 +1,76 @@
+"""`pellucid explain`: the mechanism of a generation, told on the live model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from pellucid.cli import _console, _options
+
+
+@click.command(
+    cls=_options.SamplingCommand,
+    epilog="""\b
+Examples:
+  pellucid explain "The quick brown fox"
+  pellucid explain "The quick brown fox" --max-tokens 5 --temperature 0.8 --top-p 0.9 --seed 1
+  pellucid explain --chat "Name a colour." --top 5
+  pellucid explain "2 + 2 =" --json | jq '.passes[].choice'
+
+Plain text, in the order in which things happen: the tokens; for every turn the input, what of it was reused and what
+was computed, what each row predicts, the choice, the token that is appended; at the end the whole text once more in
+one go, to see that the bits are the same. --max-tokens is 3 unless given.
+""",
+)
+@click.argument("prompt", required=False)
+@_options.load_options
+@click.option(
+    "-f", "--file", type=click.Path(dir_okay=False), help="Read the prompt from a file (- is stdin)."
+)
+@click.option("--chat", is_flag=True, help="The prompt is a user's message: apply the model's chat template.")
+@click.option(
+    "--top", type=click.IntRange(1), default=3, show_default=True, help="Predictions told of a row."
+)
+@click.option(
+    "--rows",
+    type=click.IntRange(1),
+    default=16,
+    show_default=True,
+    help="Rows of the prompt told, the last ones.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(prompt: str | None, **options: Any) -> None:
+    """Tell how a text is generated, turn by turn.
+
+    The text is PROMPT, or --file, or what is piped in; "-" is stdin.
+    """
+    from pellucid.glass.explain import explain
+
+    text = _console.read_text(options["file"], prompt)
+    if text is None:
+        raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
+    sampling = {"max_tokens": 3, **_options.sampling_values()}
+    given = [{"role": "user", "content": text}] if options["chat"] else text
+    with _options.open_llm() as llm:
+        told = explain(llm, given, top=options["top"], rows=options["rows"], **sampling)
+    if options["as_json"]:
+        click.echo(json.dumps(_finite(told.to_dict()), ensure_ascii=False, allow_nan=False))
+    else:
+        for line in told.lines(_console.width() if _console.is_terminal(sys.stdout) else 80):
+            _console.write(line + "\n")
+    if not all(told.check.same):
+        from pellucid.errors import PellucidError
+
+        raise PellucidError("the check failed: computed in one go, the logits have other bits; this is a bug")
+
+
+def _finite(value: Any) -> Any:
+    """For JSON: what is infinite (the margin of a token that was left alone) as null."""
+    if isinstance(value, dict):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value

@@ -1,0 +1,49 @@
+"""`pellucid explain` from the shell."""
+
+from __future__ import annotations
+
+import json
+
+from cli_support import run
+
+
+def test_plain_text_in_a_pipe(tiny):
+    done = run("explain", "the quick", "--model", str(tiny), "--max-tokens", "2", "--ignore-eos")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    assert lines[0] == "The text becomes tokens" and max(map(len, lines)) <= 80
+    assert sum(line.startswith("Turn ") for line in lines) == 2
+    assert b"\x1b" not in done.stdout
+
+
+def test_json(tiny):
+    done = run(
+        "explain", "--json", "--model", str(tiny), "--top-k", "1", "--temperature", "1", stdin="the quick"
+    )
+    assert done.returncode == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert 1 <= len(data["passes"]) <= 3 and all(data["check"]["same"])
+    assert data["passes"][0]["choice"]["margin"] is None, "one token was left: an infinite margin is null"
+
+
+def test_chat(tiny_chat):
+    done = run("explain", "--chat", "hello", "--model", str(tiny_chat), "--max-tokens", "1")
+    assert done.returncode == 0, done.stderr
+    assert "assistant" in "".join(
+        json.loads(
+            run("explain", "--chat", "hello", "--json", "--model", str(tiny_chat), "--max-tokens", "1").stdout
+        )["prompt"][i]["text"]
+        for i in range(-11, 0)
+    )
+
+
+def test_errors(tiny):
+    for words, message in (
+        (["explain", "x", "--rows", "0"], b"--rows"),
+        (["explain", "x", "--deadline", "3"], b"deadline=3.0 is for generate"),
+        (["explain", "x", "--n", "2"], b"one sample"),
+        (["explain", ""], b"empty"),
+    ):
+        done = run(*words, "--model", str(tiny))
+        assert done.returncode == 2 and message in done.stderr, (words, done.stderr)
+        assert done.stderr.count(b"\n") == 1 and not done.stdout
