@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pellucid.async_llm import AsyncLLM
     from pellucid.async_stream import AsyncStream
+    from pellucid.beams import BeamResult, StochasticBeamResult, WeightedOutput
+    from pellucid.certificate import Certificate, Verification
     from pellucid.chat_answer import ChatAnswer, ChatChunk
     from pellucid.chat_session import ChatSession
     from pellucid.chat_turn import ChatTurn
@@ -43,8 +45,10 @@ if TYPE_CHECKING:
         Timings,
         TokenLogprobs,
     )
+    from pellucid.reranking import Consensus, Ranked, Reranked
     from pellucid.sampling.params import SamplingParams
     from pellucid.scoring.results import Perplexity, Score, Scores, StringProbability
+    from pellucid.search import Bounds, SearchOutput, SearchResult
     from pellucid.settings import Setting, Settings
     from pellucid.steps import Candidate, Step, StepRecord
     from pellucid.stream import Stream
@@ -57,13 +61,17 @@ __all__ = [
     "Alternative",
     "AsyncLLM",
     "AsyncStream",
+    "BeamResult",
+    "Bounds",
     "Candidate",
+    "Certificate",
     "ChatAnswer",
     "ChatChunk",
     "ChatFileError",
     "ChatSession",
     "ChatTurn",
     "Chunk",
+    "Consensus",
     "ContextOverflowError",
     "Counts",
     "DownloadError",
@@ -76,15 +84,20 @@ __all__ = [
     "PellucidError",
     "Perplexity",
     "QueueFullError",
+    "Ranked",
+    "Reranked",
     "Sample",
     "SamplingParams",
     "Score",
     "Scores",
+    "SearchOutput",
+    "SearchResult",
     "SessionFileError",
     "Setting",
     "Settings",
     "Step",
     "StepRecord",
+    "StochasticBeamResult",
     "Stream",
     "StringProbability",
     "TemplateError",
@@ -94,6 +107,8 @@ __all__ = [
     "ToolCall",
     "UnsupportedModelError",
     "UsageError",
+    "Verification",
+    "WeightedOutput",
     "__version__",
     "inspect_model",
     "load_tokenizer",
@@ -123,6 +138,10 @@ _HOMES = {
         ("Alternative", "Chunk", "Counts", "Drop", "GenerationResult", "Sample", "Timings", "TokenLogprobs"),
         "outputs",
     ),
+    **dict.fromkeys(("BeamResult", "StochasticBeamResult", "WeightedOutput"), "beams"),
+    **dict.fromkeys(("Certificate", "Verification"), "certificate"),
+    **dict.fromkeys(("Consensus", "Ranked", "Reranked"), "reranking"),
+    **dict.fromkeys(("Bounds", "SearchOutput", "SearchResult"), "search"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 

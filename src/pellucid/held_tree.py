@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pellucid.llm import LLM
     from pellucid.sampling.sampler import Sampler
     from pellucid.types import Float32, Int32
+
+
+ROWS_AT_ONCE = 64  # paths that are evaluated together
 
 
 class Constraint(Protocol):
@@ -63,6 +66,22 @@ class Space(NamedTuple):
     def expansion(self, path: Path, logits: Float32, ranks: int) -> Expansion:
         may_end = len(path) >= self.min_tokens
         return expansion_of(self.logprobs(path, logits), self.stop_ids, self.allowed(path), may_end, ranks)
+
+    def renormalised(self, path: Path, logits: Float32) -> Float64:
+        """As `logprobs`, of what the constraint and the minimum length leave, made to sum to 1."""
+        found = self.logprobs(path, logits)
+        allowed = self.allowed(path)
+        if allowed is None and len(path) >= self.min_tokens:
+            return found
+        kept = np.zeros(len(found), bool)
+        kept[slice(None) if allowed is None else allowed] = True
+        if len(path) < self.min_tokens:
+            kept[self.stop_ids] = False
+        found[~kept] = -np.inf
+        largest = found.max()
+        if largest > -np.inf:
+            found -= largest + np.log(np.exp(found - largest).sum())
+        return np.minimum(found, 0.0, out=found)
 
 
 class Work(NamedTuple):
@@ -113,7 +132,7 @@ class HeldTree:
         """Errors: PellucidError, the model or the parameters leave no token after a path."""
         found = {path: self._known[path] for path in paths if path in self._known}
         new = [path for path in paths if path not in found or len(found[path].ids) < ranks]
-        for path, logits in zip(new, self.logits(new) if new else (), strict=True):
+        for path, logits in self._each(new):
             expansion = self.space.expansion(path, logits, ranks)
             if self.space.constraint is None and not len(expansion.ids) and not expansion.ends:
                 raise PellucidError(f"no token is left after {len(path)} tokens; loosen a parameter")
@@ -121,6 +140,25 @@ class HeldTree:
         if self.keeps_expansions:
             self._known.update(found)
         return [found[path] for path in paths]
+
+    @property
+    def stop_ids(self) -> Int32:
+        return self.space.stop_ids
+
+    def rows(self, paths: Sequence[Path]) -> list[Float64]:
+        """As `RowExpander` has it. Errors: as of `expand`."""
+        found: list[Float64] = []
+        for path, logits in self._each(paths):
+            found.append(self.space.renormalised(path, logits))
+            if found[-1].max() == -np.inf:
+                raise PellucidError(f"no token is left after {len(path)} tokens; loosen a parameter")
+        return found
+
+    def _each(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Float32]]:
+        """The logits after each, a pass at a time, so that wide beams do not keep all rows of a large vocabulary."""
+        for start in range(0, len(paths), ROWS_AT_ONCE):
+            part = paths[start : start + ROWS_AT_ONCE]
+            yield from zip(part, self.logits(part), strict=True)
 
     def release(self, path: Path) -> None:
         held = self._held.pop(path, None)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from pellucid.choosing import Choosing
 from pellucid.errors import UsageError
 from pellucid.loading import DEFAULT_MODEL, LoadOptions
 from pellucid.many import generate_all, in_windows, run_many
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pellucid.types import Float32
 
 
-class LLM(OpenModel, Sessions, Scoring):
+class LLM(OpenModel, Sessions, Choosing, Scoring):
     """A loaded model.
 
         llm = LLM("smollm2-135m-instruct")

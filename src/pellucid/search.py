@@ -1,4 +1,4 @@
-"""`llm.search` and `llm.beam_search`: outputs by their probability instead of token by token."""
+"""`llm.search`: the most probable outputs, with a proof."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pellucid.certificate import Certificate
-from pellucid.decoding.beam import BeamSearch, BeamStep, EarlyStopping
+from pellucid.decoding.beam import BeamRules, BeamSearch
 from pellucid.decoding.exact import Bounds, ExactSearch
 from pellucid.decoding.goal import Found, Goal
 from pellucid.errors import UsageError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pellucid.llm import LLM
     from pellucid.sampling.params import SamplingParams
 
-__all__ = ["BeamResult", "Bounds", "SearchOutput", "SearchResult", "beam_search", "search"]
+__all__ = ["Bounds", "SearchOutput", "SearchResult", "output_of", "search"]
 
 OBJECTIVES = ("logprob", "per_token", "per_length")
 
@@ -94,21 +94,6 @@ class SearchResult:
         return plain | {"greedy_error": self.greedy_error, "beam_error": self.beam_error}
 
 
-@dataclass(frozen=True, slots=True)
-class BeamResult:
-    """outputs: the best first, at most num_beams. steps: what ran after each step. work: rows computed and reused."""
-
-    outputs: tuple[SearchOutput, ...]
-    steps: tuple[BeamStep, ...]
-    work: Work
-    seconds: float
-    prompt_token_ids: tuple[int, ...]
-
-    @property
-    def text(self) -> str:
-        return self.outputs[0].text if self.outputs else ""
-
-
 def search(
     llm: LLM,
     prompt: str | Sequence[int],
@@ -159,7 +144,7 @@ def search(
         tree.close()
     bounds = exact.bounds
     found = goal.outputs()
-    outputs = tuple(_output(llm, each) for each in found)
+    outputs = tuple(output_of(llm, each) for each in found)
     certified = ended_by == "proof"
     certificate = Certificate(
         space, max_tokens, alpha, must_end, goal.per_length, n,
@@ -175,8 +160,8 @@ def search(
         nodes=exact.nodes,
         seconds=perf_counter() - start,
         work=tree.work,
-        greedy=_output(llm, firsts[0][0]) if firsts[0] else None,
-        beam=_output(llm, firsts[1][0]) if firsts[1] else None,
+        greedy=output_of(llm, firsts[0][0]) if firsts[0] else None,
+        beam=output_of(llm, firsts[1][0]) if firsts[1] else None,
         num_beams=num_beams,
         probability_empty=sum(exp(logprob) for _, logprob in root.ends),
         examined=exact.completed_mass,
@@ -185,45 +170,11 @@ def search(
     )
 
 
-def beam_search(
-    llm: LLM,
-    prompt: str | Sequence[int],
-    params: SamplingParams | None,
-    *,
-    max_tokens: int,
-    num_beams: int,
-    length_penalty: float,
-    early_stopping: EarlyStopping,
-    min_tokens: int,
-    constraint: Constraint | None,
-    cache_salt: str | None,
-    overrides: dict[str, Any],
-) -> BeamResult:
-    """`LLM.beam_search`."""
-    start = perf_counter()
-    check_count("num_beams", num_beams, 1)
-    if early_stopping not in (True, False, "never"):
-        raise UsageError(f"early_stopping: expected True, False or 'never', got {early_stopping!r:.40}")
-    if not abs(float(length_penalty)) < 100:
-        raise UsageError(f"length_penalty: expected a number from -100 to 100, got {length_penalty!r:.40}")
-    space, salt = space_of(llm, prompt, params, max_tokens, min_tokens, constraint, cache_salt, overrides)
-    tree = HeldTree(llm, space, salt)
-    tree.keeps_expansions = False
-    beam = BeamSearch(num_beams, max_tokens, len(space.stop_ids), float(length_penalty), early_stopping)
-    try:
-        found, steps = beam.run(tree)
-    finally:
-        tree.close()
-    outputs = tuple(_output(llm, each) for each in found)
-    return BeamResult(outputs, tuple(steps), tree.work, perf_counter() - start, space.prompt_ids)
-
-
 def _first(tree: HeldTree, width: int, max_tokens: int, alpha: float) -> list[Found]:
     """What beam search finds; greedy is a beam of one."""
     if width == 0:
         return []
-    never: EarlyStopping = "never"
-    return BeamSearch(width, max_tokens, len(tree.space.stop_ids), alpha, never).run(tree)[0]
+    return BeamSearch(BeamRules(width, max_tokens, len(tree.space.stop_ids), alpha, "never")).run(tree)[0]
 
 
 def _advance(
@@ -244,7 +195,8 @@ def _advance(
     return "proof"
 
 
-def _output(llm: LLM, found: Found) -> SearchOutput:
+def output_of(llm: LLM, found: Found) -> SearchOutput:
+    """With its text, which shows no end token."""
     shown = found.path[:-1] if found.ended else found.path
     reason = "eos" if found.ended else "length"
     return SearchOutput(found.path, llm.tokenizer.decode(list(shown)), found.score, found.value, reason)

@@ -45,6 +45,21 @@ class Expander(Protocol):
         """Nothing that begins with this path will be opened any more."""
 
 
+class RowExpander(Protocol):
+    """Opens nodes, and gives the whole distribution of each."""
+
+    @property
+    def stop_ids(self) -> Int32:
+        """The tokens that end an output, ascending."""
+
+    def rows(self, paths: Sequence[Path]) -> list[Float64]:
+        """Of each distinct path, float64 [vocabulary]: log-probabilities of the next token that sum to 1, -inf for
+        what is forbidden. All in shared forward passes."""
+
+    def release(self, path: Path) -> None:
+        """Nothing that begins with this path will be opened any more."""
+
+
 def expansion_of(
     logprobs: Float64, stop_ids: Int32, allowed: Int32 | None, may_end: bool, ranks: int
 ) -> Expansion:
@@ -58,18 +73,18 @@ def expansion_of(
         going[forbidden] = -np.inf
         ending = ending[~forbidden[ending]]
     ends = tuple((int(i), float(logprobs[i])) for i in ending if logprobs[i] > -np.inf)
-    ids = _best(going, ranks + 1)
+    ids = best(going, ranks + 1)
     listed = ids[:ranks]
     following = float(going[ids[ranks]]) if len(ids) > ranks else -np.inf
     probabilities = np.exp(going)
+    kept = float(probabilities.sum()) + sum(float(np.exp(lp)) for _, lp in ends)
     probabilities[listed] = 0.0
     tail = float(probabilities.sum())
-    kept = float(np.exp(going).sum()) + sum(float(np.exp(lp)) for _, lp in ends)
     excluded = max(0.0, float(np.exp(logprobs).sum()) - kept) if allowed is not None or not may_end else 0.0
     return Expansion(listed.astype(np.int32), going[listed], ends, following, tail, excluded)
 
 
-def _best(values: Float64, count: int) -> NDArray[np.intp]:
+def best(values: Float64, count: int) -> NDArray[np.intp]:
     """Indices of the `count` largest values above -inf, by value descending, then index ascending."""
     if count < len(values):
         threshold = np.partition(values, len(values) - count)[len(values) - count]

@@ -18,6 +18,7 @@ UInt32 = NDArray[np.uint32]
 
 SAMPLE_STREAM = 0  # the fourth word of the counter: other uses of noise take other numbers
 XTC_STREAM = 2
+STOCHASTIC_BEAM_STREAM = 3
 
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _WEYL = (0x9E3779B9, 0xBB67AE85)

@@ -34,7 +34,7 @@ FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sess
 FRONT |= {"scoring"}
 FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
-FRONT |= {"search", "search_space", "held_tree", "certificate"}
+FRONT |= {"search", "search_space", "held_tree", "certificate", "choosing", "beams", "reranking"}
 FRONT |= {
     "generation",
     "steps",
