@@ -28,11 +28,14 @@ if TYPE_CHECKING:
         ModelNotFoundError,
         PellucidError,
         QueueFullError,
+        RunFileError,
         TemplateError,
         UnsupportedModelError,
         UsageError,
     )
     from pellucid.generation import Generation
+    from pellucid.glass.run import Run
+    from pellucid.glass.runfile import read_run
     from pellucid.info import ModelInfo, inspect_model
     from pellucid.llm import LLM
     from pellucid.outputs import (
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
         Timings,
         TokenLogprobs,
     )
+    from pellucid.recorder import Recorder
     from pellucid.reranking import Consensus, Ranked, Reranked
     from pellucid.sampling.params import SamplingParams
     from pellucid.scoring.results import Perplexity, Score, Scores, StringProbability
@@ -85,7 +89,10 @@ __all__ = [
     "Perplexity",
     "QueueFullError",
     "Ranked",
+    "Recorder",
     "Reranked",
+    "Run",
+    "RunFileError",
     "Sample",
     "SamplingParams",
     "Score",
@@ -113,6 +120,7 @@ __all__ = [
     "inspect_model",
     "load_tokenizer",
     "locate",
+    "read_run",
 ]
 
 _HOMES = {
@@ -126,6 +134,9 @@ _HOMES = {
     "SamplingParams": "sampling.params",
     "Generation": "generation",
     **dict.fromkeys(("Candidate", "Step", "StepRecord"), "steps"),
+    "Recorder": "recorder",
+    "Run": "glass.run",
+    "read_run": "glass.runfile",
     "Stream": "stream",
     "Tokenizer": "text.tokenizer",
     "load_tokenizer": "text.tokenizer",

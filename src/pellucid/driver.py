@@ -48,16 +48,17 @@ class Driver:
             if request.done:  # dropped before it came in
                 return
             request.start(next(self._ids))
-            self._engine.add(
-                Request(
-                    request.request_id,
-                    request.run_ids,
-                    request.params,
-                    self._eos_ids,
-                    strategy="constrained" if request.params.constraint_source() else "sample",
-                    salt=request.cache_salt,
-                )
+            asked = Request(
+                request.request_id,
+                request.run_ids,
+                request.params,
+                self._eos_ids,
+                strategy="constrained" if request.params.constraint_source() else "sample",
+                salt=request.cache_salt,
             )
+            self._engine.add(asked)
+            if request.record is not None:
+                request.record.begin(request, asked)
             self._running[request.request_id] = request
             if request.expires is not None:
                 heappush(self._expiring, (request.expires, request.request_id))

@@ -82,3 +82,9 @@ class SessionFileError(PellucidError, ValueError):
     """A saved session cannot be read or written, is damaged, or is of another model, tokenizer or KV format."""
 
     exit_code = 2
+
+
+class RunFileError(PellucidError, ValueError):
+    """A run file cannot be read or written, is damaged, or is of another model than the one at hand."""
+
+    exit_code = 2

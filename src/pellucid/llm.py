@@ -24,9 +24,12 @@ from pellucid.stream import Stream
 if TYPE_CHECKING:
     from pellucid import _native
     from pellucid.fetch.progress import Progress
+    from pellucid.recorder import Recorder
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.types import Float32
+
+    Record = Recorder | str | os.PathLike[str] | None
 
 
 class LLM(OpenModel, Sessions, Choosing, Scoring):
@@ -105,6 +108,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         *,
         model_defaults: bool = False,
         parse_special: bool = False,
+        record: Record = None,
         **overrides: Any,
     ) -> GenerationResult: ...
 
@@ -117,6 +121,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         model_defaults: bool = False,
         parse_special: bool = False,
         progress: bool | None = None,
+        record: Record = None,
         **overrides: Any,
     ) -> list[GenerationResult]: ...
 
@@ -129,6 +134,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         parse_special: bool = False,
         cache_salt: str | None = None,
         progress: bool | None = None,
+        record: Record = None,
         **overrides: Any,
     ) -> GenerationResult | list[GenerationResult]:
         """Continue a prompt, or each of a list of prompts, whose forward passes are shared; there may be thousands.
@@ -140,6 +146,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         parse_special: text such as "<|im_start|>" becomes control tokens; otherwise it stays text.
         cache_salt: computed prefixes are shared with requests of the same salt only (one for each tenant).
         progress: a bar on stderr for a list of prompts; None: where stderr is a terminal.
+        record: a path, or a `Recorder`: what is needed to replay the run goes into this file as it happens.
 
         Without max_tokens it goes on until the model ends the text or the context is full (finish_reason
         "eos" or "context"). A max_tokens that the context cannot hold is an error, told at once, unless
@@ -157,8 +164,11 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
             )
         if progress is not None:
             check_flag("progress", progress)
+        recorder = self._recorder(record)
         requests = [
-            self._prepare(each, which, model_defaults, parse_special, overrides, cache_salt=cache_salt)
+            self._prepare(
+                each, which, model_defaults, parse_special, overrides, cache_salt=cache_salt, record=recorder
+            )
             for each, which in zip(prompts, chosen, strict=True)
         ]
         results = generate_all(self._driver, requests, self._need().places, progress if several else False)
@@ -172,6 +182,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         model_defaults: bool = False,
         parse_special: bool = False,
         cache_salt: str | None = None,
+        record: Record = None,
         **overrides: Any,
     ) -> Iterator[tuple[int, GenerationResult]]:
         """Continue any number of prompts: (index, result) of each as it is done, in the order of their ends.
@@ -179,7 +190,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         The prompts are read as there is room, so there may be more of them than memory holds. Arguments and
         errors: those of `generate`; an error ends the iteration and whatever runs, and so does `close`.
         """
-        places = self._need().places
+        places, recorder = self._need().places, self._recorder(record)
 
         def prepared() -> Iterator[tuple[int, RunningRequest]]:
             for index, given in enumerate(prompts):
@@ -189,7 +200,13 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
                 yield (
                     index,
                     self._prepare(
-                        one[0], params, model_defaults, parse_special, overrides, cache_salt=cache_salt
+                        one[0],
+                        params,
+                        model_defaults,
+                        parse_special,
+                        overrides,
+                        cache_salt=cache_salt,
+                        record=recorder,
                     ),
                 )
 
@@ -207,6 +224,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         model_defaults: bool = False,
         parse_special: bool = False,
         cache_salt: str | None = None,
+        record: Record = None,
         **overrides: Any,
     ) -> Stream:
         """Continue one prompt, chunk by chunk as it is computed. Arguments and errors: those of `generate`.
@@ -217,7 +235,14 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         if several:
             raise UsageError("stream takes one prompt; for several, use generate, or one stream for each")
         request = self._prepare(
-            prompts[0], params, model_defaults, parse_special, overrides, streamed=True, cache_salt=cache_salt
+            prompts[0],
+            params,
+            model_defaults,
+            parse_special,
+            overrides,
+            streamed=True,
+            cache_salt=cache_salt,
+            record=self._recorder(record),
         )
         self._driver.add(request)
         return Stream(request, self._driver)
@@ -229,6 +254,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         *,
         template_variables: Mapping[str, Any] | None = None,
         model_defaults: bool = False,
+        record: Record = None,
         **overrides: Any,
     ) -> GenerationResult:
         """The assistant's next message, by the model's own chat template.
@@ -238,7 +264,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         Errors: those of `generate`; TemplateError: no template, or it refused the messages.
         """
         ids = self.render_chat(messages, **check_template_variables(template_variables))
-        return self.generate(ids, params, model_defaults=model_defaults, **overrides)
+        return self.generate(ids, params, model_defaults=model_defaults, record=record, **overrides)
 
     def stream_chat(
         self,
@@ -247,11 +273,12 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         *,
         template_variables: Mapping[str, Any] | None = None,
         model_defaults: bool = False,
+        record: Record = None,
         **overrides: Any,
     ) -> Stream:
         """`chat`, as a stream."""
         ids = self.render_chat(messages, **check_template_variables(template_variables))
-        return self.stream(ids, params, model_defaults=model_defaults, **overrides)
+        return self.stream(ids, params, model_defaults=model_defaults, record=record, **overrides)
 
     def generate_json(
         self,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pellucid.driver import Driver
 from pellucid.errors import UsageError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pellucid.fetch.progress import Progress
     from pellucid.info import ModelInfo
     from pellucid.limits import Limits
+    from pellucid.llm import LLM
+    from pellucid.recorder import Recorder
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.text.tokenizer import Tokenizer
@@ -110,6 +112,7 @@ class OpenModel:
         overrides: Mapping[str, Any],
         streamed: bool = False,
         cache_salt: str | None = None,
+        record: Recorder | None = None,
     ) -> RunningRequest:
         """Checked and tokenised, not yet in the engine."""
         from pellucid.running import RunningRequest
@@ -126,7 +129,22 @@ class OpenModel:
         drop = self._check_room(ids, chosen)
         merged = loaded.settings.merged(settings)
         salt = check_salt(cache_salt)
-        return RunningRequest(text, ids, chosen, loaded.tokenizer, merged, seconds, streamed, salt, drop)
+        written = None
+        if record is not None:
+            from pellucid.recorder import RequestRecord
+
+            written = RequestRecord(record, cast("LLM", self))
+        return RunningRequest(
+            text, ids, chosen, loaded.tokenizer, merged, seconds, streamed, salt, drop, written
+        )
+
+    def _recorder(self, record: Recorder | str | os.PathLike[str] | None) -> Recorder | None:
+        """`record=` of a call. UsageError, RunFileError."""
+        if record is None:
+            return None
+        from pellucid.recorder import as_recorder
+
+        return as_recorder(record, cast("LLM", self))
 
     def _check_room(self, ids: Sequence[int], params: SamplingParams) -> Drop | None:
         """What overflow "slide" drops of the prompt. Errors: the prompt, or it and what must follow, do not fit."""

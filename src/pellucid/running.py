@@ -24,6 +24,7 @@ from pellucid.text.continuation import ContinuationText
 
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
+    from pellucid.recorder import RequestRecord
     from pellucid.sampling.params import SamplingParams
     from pellucid.sampling.sampler import ConstraintStep
     from pellucid.text.tokenizer import Tokenizer
@@ -77,6 +78,7 @@ class RunningRequest:
         keep_chunks: bool,
         cache_salt: str | None = None,
         prompt_drop: Drop | None = None,
+        record: RequestRecord | None = None,
     ) -> None:
         """prompt_ids: as given; prompt_drop: what overflow "slide" takes out of them before they are run."""
         self.request_id = -1  # given by `start`
@@ -85,6 +87,7 @@ class RunningRequest:
         self.params = params
         self.settings = settings
         self.cache_salt = cache_salt
+        self.record = record
         self.chunks: deque[Chunk] = deque()
         self.listener: Callable[[], None] | None = None  # called after each pass that brought something
         self.most_unread = 0  # chunks from which the request pauses until they are read; 0: never
@@ -124,13 +127,14 @@ class RunningRequest:
         if sample.finish_reason is not None:
             return False  # ended here by a stop string; the engine's own word for it comes after
         self._note_progress(event)
-        text, reason, logprobs = "", event.finish_reason, None
+        text, reason, logprobs, pushed = "", event.finish_reason, None, 0.0
         if event.error is not None:
             self.error = PellucidError(event.error)
         if event.token_id is not None:
             sample.token_ids.append(event.token_id)
             if reason not in ("eos", "stop"):  # the text shows no ending token
                 text = sample.continuation.push(event.token_id)
+                pushed = perf_counter() - self._last
             logprobs = self._logprobs(event)
             if sample.logprobs is not None and logprobs is not None:
                 sample.logprobs.append(logprobs)
@@ -144,6 +148,11 @@ class RunningRequest:
         if event.dropped is not None and reason is None:
             drop = Drop(len(sample.token_ids), *event.dropped)
             sample.drops.append(drop)
+        if self.record is not None:
+            if event.token_id is not None:
+                self.record.token(event, event.token_id, pushed, drop)
+            if reason is not None:
+                self.record.end(self, sample.index, reason, sample.stop_match)
         self._emit(sample, text, event, logprobs, reason, drop)
         return sample.stop_string is not None and event.finish_reason is None
 
@@ -153,6 +162,8 @@ class RunningRequest:
             if sample.finish_reason is None:
                 sample.text.append(text := sample.continuation.flush())
                 sample.finish_reason = reason
+                if self.record is not None:
+                    self.record.end(self, sample.index, reason, sample.stop_match)
                 if self._keep_chunks:
                     self.chunks.append(Chunk(text, None, sample.index, None, None, reason, sample.stop_match))
         self._num_running = 0
@@ -222,3 +233,13 @@ class RunningRequest:
         )
         counts = Counts(len(self.run_ids), self._num_computed, self._num_reused, generated)
         return GenerationResult(self.prompt, self.prompt_ids, samples, counts, timings, self.settings)
+
+    def times(self) -> dict[str, float | int | None]:
+        """Seconds and positions so far, for a run file: without what follows from its steps."""
+        return {
+            "tokenize": self._tokenize_seconds,
+            "time_to_first_token": self._first - self._start if self._first > self._start else None,
+            "total": self._last - self._start,
+            "computed": self._num_computed,
+            "reused": self._num_reused,
+        }

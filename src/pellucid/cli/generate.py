@@ -25,6 +25,7 @@ Examples:
   git diff | pellucid generate --chat --system "Write a commit message." -
   pellucid generate -f prompt.txt --json | jq -r .outputs[0].text
   pellucid generate "The capital of France is" --max-tokens 5 --logprobs 3
+  pellucid generate "Once upon a time" --temperature 1 --record run.pellucid
 
 Only the continuation goes to stdout, with a newline after it where it ends without one (--json keeps the
 exact text). Without --temperature the most probable token is always chosen. Exit code 130: stopped by Ctrl-C.
@@ -42,6 +43,12 @@ exact text). Without --temperature the most probable token is always chosen. Exi
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: text, ids, timings, settings.")
 @click.option("--stats", is_flag=True, help="Counts and tokens per second, on stderr.")
 @click.option("--show-settings", is_flag=True, help="Every effective setting and its origin, on stderr.")
+@click.option(
+    "--record",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Write what is needed to replay the run into this file, as it goes.",
+)
 @click.option(
     "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
 )
@@ -78,7 +85,7 @@ def command(prompt: str | None, **options: Any) -> None:
 
 
 def _start(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> Stream:
-    common = {"model_defaults": options["model_defaults"], **sampling}
+    common = {"model_defaults": options["model_defaults"], "record": options["record"], **sampling}
     if not options["chat"]:
         return llm.stream(text, parse_special=options["parse_special"], **common)
     messages = [{"role": "user", "content": text}]

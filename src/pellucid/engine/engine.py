@@ -8,6 +8,7 @@ Not thread-safe: one thread calls it.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from time import perf_counter
 from typing import cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from pellucid.engine.blocks import BlockPool
 from pellucid.engine.held import HeldSequences
 from pellucid.engine.limits import Limits
 from pellucid.engine.live import LiveRequest, failure
-from pellucid.engine.request import Request, TokenEvent, as_token_ids
+from pellucid.engine.request import Pass, Request, TokenEvent, as_token_ids
 from pellucid.engine.scheduler import Plan, Scheduler
 from pellucid.engine.sequence import Sequence
 from pellucid.errors import UsageError
@@ -73,6 +74,7 @@ class Engine:
         self.held = HeldSequences(self.pool, self.scheduler, self.limits)
         self._live: dict[Hashable, LiveRequest] = {}
         self._num_proposing = 0
+        self.last_pass = Pass(0, 0, 0)
 
     # --- requests ---------------------------------------------------------------------------------------
     @property
@@ -136,13 +138,19 @@ class Engine:
         long, or if there is no work. If the model raises, nothing has advanced and the step can be
         repeated."""
         events: list[TokenEvent] = []
+        begun = perf_counter()
         self.held.forget_dropped()
         if self._num_proposing:
             self._propose(events)
         plan = self.scheduler.schedule()
+        scheduled = perf_counter()
         logits = self._forward(plan)
         if logits is None:
             return events
+        computed = perf_counter()
+        made_by = Pass(self.last_pass.number + 1, sum(rows for _, rows in plan), len(plan))
+        made_by.schedule, made_by.forward = scheduled - begun, computed - scheduled
+        self.last_pass = made_by
         ready: list[tuple[Sequence, int, int]] = []  # whose logits there are, and which rows
         row = 0
         for sequence, rows in plan:
@@ -158,6 +166,7 @@ class Engine:
             if isinstance(part, np.ndarray) and self.held.take(sequence, part):
                 continue
             self._advance(sequence, part, events)
+        made_by.choose = perf_counter() - computed
         return events
 
     def _forward(self, plan: Plan, *, all_logits: bool = False) -> Logits | None:
@@ -219,7 +228,7 @@ class Engine:
         """Appends the choices; all before the last are drafts, whose keys and values are computed already."""
         for i, (token, logprobs) in enumerate(choices):
             sequence.num_computed += i > 0
-            event = live.append(sequence, token, logprobs)
+            event = live.append(sequence, token, logprobs, self.last_pass, i < len(choices) - 1)
             events.append(event)
             if event.finish_reason is not None:
                 self._end(sequence)

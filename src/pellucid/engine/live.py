@@ -9,7 +9,7 @@ import numpy as np
 
 from pellucid.decoding.base import ChoosingStrategy, DecodingStrategy, strategies
 from pellucid.engine.ending import Ending
-from pellucid.engine.request import Request, TokenEvent
+from pellucid.engine.request import Pass, Request, TokenEvent
 from pellucid.engine.sequence import Sequence
 from pellucid.sampling.limits import slide_amount
 from pellucid.sampling.sampler import Choice, Logprobs
@@ -46,7 +46,9 @@ class LiveRequest:
         """Whether bounds of the logits will do for its next choice."""
         return getattr(self.strategy, "chooses", False)
 
-    def append(self, sequence: Sequence, token: int, logprobs: Logprobs | None) -> TokenEvent:
+    def append(
+        self, sequence: Sequence, token: int, logprobs: Logprobs | None, made_by: Pass, from_draft: bool
+    ) -> TokenEvent:
         """One chosen token joins the sequence."""
         position = sequence.num_tokens
         sequence.append(token)
@@ -65,6 +67,8 @@ class LiveRequest:
             sequence.num_reused,
             token if reason == "stop" else None,
             dropped=dropped,
+            made_by=made_by,
+            from_draft=from_draft,
         )
 
     def drafts(self, sequence: Sequence, vocabulary_size: int) -> list[int]:

@@ -56,6 +56,18 @@ class Request:
         self.seed: int = fresh_seed() if self.params.seed is None else self.params.seed
 
 
+class Pass:
+    """One forward pass, shared by all whose tokens it made. number: from 1. Seconds: `schedule` (drafts proposed,
+    rows and blocks given), `forward` (the model), `choose` (all its choices together); written once the pass is
+    over."""
+
+    __slots__ = ("choose", "forward", "num_rows", "num_sequences", "number", "schedule")
+
+    def __init__(self, number: int, num_rows: int, num_sequences: int) -> None:
+        self.number, self.num_rows, self.num_sequences = number, num_rows, num_sequences
+        self.schedule = self.forward = self.choose = 0.0
+
+
 class TokenEvent(NamedTuple):
     """One token, or the end of a sample without one (then token_id is None).
 
@@ -67,6 +79,7 @@ class TokenEvent(NamedTuple):
 
     finish_reason: "eos" (an end-of-text token), "stop" (`stop` tells the stop_token_ids entry), "length"
     (max_tokens), "context" (the context is full), "error" (`error` tells what; other requests go on).
+    made_by: the pass whose logits gave the token. from_draft: the token had been guessed before its logits were there.
     """
 
     request_id: Any
@@ -80,3 +93,5 @@ class TokenEvent(NamedTuple):
     stop: int | None = None
     error: str | None = None
     dropped: tuple[int, int] | None = None
+    made_by: Pass | None = None
+    from_draft: bool = False

@@ -31,7 +31,7 @@ VALUES = {
 }
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
-FRONT |= {"scoring"}
+FRONT |= {"scoring", "recorder"}
 FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
 FRONT |= {"search", "search_space", "held_tree", "certificate", "choosing", "beams", "reranking"}
@@ -79,15 +79,16 @@ ALLOWED: dict[str, set[str]] = {
     "constraints": PLAIN | {"text"},
     "decoding": PLAIN | {"sampling"},
     "engine": PLAIN | {"decoding", "sampling", "models.base", "ops.base"},
-    "glass": PLAIN,
     "glass.explain": PLAIN | FRONT | {"glass", "sampling"},  # it drives a generation, to tell how it goes
+    "glass": PLAIN | VALUES | {"sampling", "native"},
     **{name: PLAIN | VALUES | {"sampling", "weights", "text", "models.base"} for name in VALUES},
     # fetch: for the type of the progress that a caller hands to `locate`.
     **dict.fromkeys(FRONT - VALUES, PLAIN | FRONT | INSIDE | {"fetch"}),
     # native: `Arena`, memory for the weights that is asked for before NumPy is imported, and its way to the backend.
     **dict.fromkeys(("loading", "llm", "open_model"), PLAIN | FRONT | INSIDE | {"fetch", "native"}),
+    "recorder": PLAIN | FRONT | INSIDE | {"__init__"},  # the version, for the file's header
     "cli._start": {"cli", "fetch", "native"},
-    "__init__": PLAIN | FRONT | {"text", "sampling", "weights.locate"},
+    "__init__": PLAIN | FRONT | {"text", "sampling", "weights.locate", "glass"},
     "__main__": {"cli", "cli._start"},
     "tui": PLAIN | FRONT | {"glass", "sampling"},
     "cli": PLAIN
