@@ -71,7 +71,7 @@ class Settings(Mapping[str, Setting]):
     def table(self) -> str:
         """Aligned lines "name  value  origin (note)"."""
         rows = [
-            (s.name, _show(s.value), s.origin + (f" ({s.note})" if s.note else "")) for s in self.values()
+            (s.name, show_value(s.value), s.origin + (f" ({s.note})" if s.note else "")) for s in self.values()
         ]
         if not rows:
             return ""
@@ -86,7 +86,7 @@ class Settings(Mapping[str, Setting]):
         from html import escape
 
         cells = (
-            f"<tr><td>{escape(s.name)}</td><td><code>{escape(_show(s.value))}</code></td>"
+            f"<tr><td>{escape(s.name)}</td><td><code>{escape(show_value(s.value))}</code></td>"
             f"<td>{escape(s.origin)}</td><td>{escape(s.note)}</td></tr>"
             for s in self.values()
         )
@@ -94,7 +94,7 @@ class Settings(Mapping[str, Setting]):
         return f"<table>{head}{''.join(cells)}</table>"
 
 
-def _show(value: Any) -> str:
+def show_value(value: Any) -> str:
     if isinstance(value, frozenset | set):
         value = sorted(value)
     return value if isinstance(value, str) else repr(value)

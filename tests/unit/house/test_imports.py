@@ -87,13 +87,28 @@ ALLOWED: dict[str, set[str]] = {
     # native: `Arena`, memory for the weights that is asked for before NumPy is imported, and its way to the backend.
     **dict.fromkeys(("loading", "llm", "open_model"), PLAIN | FRONT | INSIDE | {"fetch", "native"}),
     "recorder": PLAIN | FRONT | INSIDE | {"__init__"},  # the version, for the file's header
+    # `report.html` and `report.notebook` know nothing of ours, so whoever has a display may use them.
+    "report": PLAIN | FRONT | {"glass", "sampling", "text"},
+    "report.html": set(),
+    "report.notebook": {"report.html"},
     "cli._start": {"cli", "fetch", "native"},
     "__init__": PLAIN | FRONT | {"text", "sampling", "weights.locate", "glass"},
     "__main__": {"cli", "cli._start"},
     "tui": PLAIN | FRONT | {"glass", "sampling"},
     "cli": PLAIN
     | FRONT
-    | {"__init__", "glass", "glass.explain", "tui", "text", "weights", "weights.locate", "fetch", "sampling"},
+    | {
+        "__init__",
+        "glass",
+        "glass.explain",
+        "report",
+        "tui",
+        "text",
+        "weights",
+        "weights.locate",
+        "fetch",
+        "sampling",
+    },
     "server": PLAIN | FRONT | {"__init__", "glass", "sampling"},
 }
 
