@@ -46,8 +46,12 @@ def page_json(report: Report) -> dict[str, Any]:
 
 
 def _branch(branch: BranchView, texts: Texts, stages: Texts) -> dict[str, Any]:
-    first = branch.tokens[0].position if branch.tokens else branch.forked_at
-    return {"at": first, "tokens": [_token(token, texts, stages) for token in branch.tokens]}
+    positions = [token.position for token in branch.tokens]
+    first = positions[0] if positions else branch.forked_at
+    found: dict[str, Any] = {"at": first, "tokens": [_token(token, texts, stages) for token in branch.tokens]}
+    if positions != list(range(first, first + len(positions))):
+        found["positions"] = positions
+    return found
 
 
 def _token(token: TokenView, texts: Texts, stages: Texts) -> list[Any]:
