@@ -1,8 +1,9 @@
 """The numbers behind a page as compact JSON, for its script. Texts stand once, in a table, and are named by index.
 
-{"texts": [...], "stages": [names], "layers": [names], "branches": [{"at": position of the first token,
- "tokens": [token, ...]}]}
-token: [text, id, kind, logprob, rank (from 1), entropy, top, choice, lens, seconds, [note, flag, ...]]; the last
+{"texts": [...], "stages": [names], "layers": [names], "branches": [
+         {"at": position of the first token, "positions": [of all, only where they do not simply count up],
+          "tokens": [token, ...]}]}
+    token: [text, id, kind, logprob, rank (from 1), entropy, top, choice, lens, seconds, [note, flag, ...]]; the last
     five 0, or left out at the end, where there is nothing; logprob and entropy null where they are not known
 top: flat triples text, logprob, processed log-probability (null: none, "x": excluded)
 choice: [noise, score, runner-up text or -1, runner-up's noise, margin or -1, number left, logprob, stages]

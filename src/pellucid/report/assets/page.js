@@ -135,7 +135,8 @@
   }
 
   function show(b, i, layer) {
-    const token = tokenAt(b, i), position = data.branches[b].at + i;
+    const token = tokenAt(b, i), branch = data.branches[b];
+    const position = branch.positions ? branch.positions[i] : branch.at + i;
     const keys = make("p", undefined, "keys");
     keys.append(make("kbd", "\u2190"), " ", make("kbd", "\u2192"), " next token, ", make("kbd", "\u2191"), " ", make("kbd", "\u2193"), " line or layer, ", make("kbd", "Home"), " ", make("kbd", "End"));
     panel.replaceChildren(make("h2", label(token[TEXT])), said(token), facts(token, position), alternatives(token), choice(token), lens(token, layer), keys);
@@ -188,7 +189,7 @@
     }
     show(b, i, layer);
     if (focus) spans[b][i].focus();
-    try { history.replaceState(null, "", `#${b}.${data.branches[b].at + i}`); } catch { /* a page without an address */ }
+    try { history.replaceState(null, "", `#${b}.${i}`); } catch { /* a page without an address */ }
   }
 
   // --- the text -------------------------------------------------------------------------------------
@@ -297,7 +298,7 @@
   addEventListener("afterprint", () => { for (const each of opened) each.open = false; });
   const named = /^#(\d+)\.(\d+)$/.exec(location.hash);
   const b = named && Number(named[1]) < spans.length ? Number(named[1]) : 0;
-  const i = named ? Number(named[2]) - (data.branches[b] ? data.branches[b].at : 0) : -1;
+  const i = named ? Number(named[2]) : -1;
   if (spans[b] && spans[b][i]) pin(b, i, null, true);
   else {
     const first = spans[0] ? data.branches[0].tokens.findIndex((token) => token[CHOICE]) : -1;
