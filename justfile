@@ -31,6 +31,11 @@ parity *arguments:
     {{ bin }}/pip install -e '.[test,parity]'
     {{ bin }}/pytest tests/parity -m '' {{ arguments }}
 
+# The report page in headless Chromium (Debian: `apt install chromium`).
+browser *arguments:
+    {{ bin }}/pip install -e '.[test,browser]'
+    {{ bin }}/pytest tests/browser {{ arguments }}
+
 # Everything that reads the source without running it.
 lint:
     {{ bin }}/ruff check .

@@ -71,7 +71,8 @@ class Settings(Mapping[str, Setting]):
     def table(self) -> str:
         """Aligned lines "name  value  origin (note)"."""
         rows = [
-            (s.name, show_value(s.value), s.origin + (f" ({s.note})" if s.note else "")) for s in self.values()
+            (s.name, show_value(s.value), s.origin + (f" ({s.note})" if s.note else ""))
+            for s in self.values()
         ]
         if not rows:
             return ""

@@ -82,7 +82,7 @@ def decoded(page: Page) -> list[list[dict[str, Any]]]:
                 fields + [0] * 5
             )[:11]
             row = {
-                "position": branch["at"] + number,
+                "position": branch["positions"][number] if "positions" in branch else branch["at"] + number,
                 "text": texts[text],
                 "id": token_id,
                 "kind": texts[kind],
@@ -199,6 +199,13 @@ def test_a_page_of_500_tokens_with_31_layers_is_smaller_than_a_megabyte() -> Non
     words = [f" word{i}" for i in range(400)]
     report = make_report([words[i * 7 % 400] for i in range(500)], num_layers=31, num_prompt=50)
     assert len(render(report).encode()) < 1_000_000
+
+
+def test_positions_that_do_not_count_up_are_kept() -> None:
+    """A context that slides begins again nearer to its front."""
+    tokens = tuple(TokenView(position, 1, "a", "drawn", -1.0) for position in (5, 6, 7, 3, 4, 5))
+    (rows,) = decoded(Page(render(Report("slid", (BranchView("b", tokens),)))))
+    assert [row["position"] for row in rows] == [5, 6, 7, 3, 4, 5]
 
 
 def test_pages_with_little_to_show() -> None:
