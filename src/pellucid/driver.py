@@ -55,6 +55,7 @@ class Driver:
                 self._eos_ids,
                 strategy="constrained" if request.params.constraint_source() else "sample",
                 salt=request.cache_salt,
+                companion_ids=request.companion_ids,
             )
             self._engine.add(asked)
             if request.record is not None:

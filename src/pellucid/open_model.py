@@ -134,9 +134,11 @@ class OpenModel:
             from pellucid.recorder import RequestRecord
 
             written = RequestRecord(record, cast("LLM", self))
-        return RunningRequest(
+        request = RunningRequest(
             text, ids, chosen, loaded.tokenizer, merged, seconds, streamed, salt, drop, written
         )
+        request.companion_ids = self._companion(ids, chosen, parse_special)
+        return request
 
     def _recorder(self, record: Recorder | str | os.PathLike[str] | None) -> Recorder | None:
         """`record=` of a call. UsageError, RunFileError."""
@@ -145,6 +147,20 @@ class OpenModel:
         from pellucid.recorder import as_recorder
 
         return as_recorder(record, cast("LLM", self))
+
+    def _companion(self, ids: Sequence[int], params: SamplingParams, parse_special: bool) -> list[int] | None:
+        """The prompt of guidance's second sequence. Errors: those of a prompt."""
+        negative = params.negative_prompt
+        if params.guidance_scale == 1.0:
+            return None
+        if negative is None:
+            return list(ids[-1:])
+        if isinstance(negative, str):
+            found = self._need().tokenizer.encode(negative, parse_special=parse_special)
+        else:
+            found = list(negative)
+        self._check_room(found, params)
+        return found
 
     def _check_room(self, ids: Sequence[int], params: SamplingParams) -> Drop | None:
         """What overflow "slide" drops of the prompt. Errors: the prompt, or it and what must follow, do not fit."""

@@ -84,6 +84,7 @@ class RunningRequest:
         self.request_id = -1  # given by `start`
         self.prompt = prompt
         self.prompt_ids = self.run_ids = prompt_ids
+        self.companion_ids: list[int] | None = None  # the negative prompt of guidance
         self.params = params
         self.settings = settings
         self.cache_salt = cache_salt

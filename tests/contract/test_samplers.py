@@ -35,6 +35,7 @@ SETTINGS = {
     "eta": {"eta_cutoff": 0.1},
     "exponential_decay": {"exponential_decay_factor": 3.0},
     "forced_tokens": {"forced_eos_ids": [1, 3, 5], "max_tokens": 1},
+    "guidance": {"guidance_scale": 2.0},
     "functions": {"logits_processors": [lambda ids, l: l * np.float32(0.3)]},
     "logit_bias": {"logit_bias": {3: 2.0, 8: -2.0}},
     "min_p": {"min_p": 0.2},
@@ -73,7 +74,8 @@ def row(seed=0):
 
 
 def past_of(sample_index, num_prompt=5):
-    return Past(np.array([1, 2, 9, 1, 2], np.int32), num_prompt, sample_index, np.array([0, 4], np.int32))
+    ids, stop_ids = np.array([1, 2, 9, 1, 2], np.int32), np.array([0, 4], np.int32)
+    return Past(ids, num_prompt, sample_index, stop_ids, companion_logits=row(77))
 
 
 def chi_square(p, drawn):

@@ -81,6 +81,8 @@ def check(batch):
 
 
 class PlainHistory:
+    companion_logits = None
+
     def __init__(self, prompt, sample_index, stop_ids):
         self.tokens = list(prompt)
         self.num_prompt = len(prompt)

@@ -184,7 +184,7 @@ _LISTS = {
 }
 
 
-_METAVARS = {"schema": "JSON|FILE", "grammar": "FILE"}
+_METAVARS = {"schema": "JSON|FILE", "grammar": "FILE", "prompt": "TEXT"}
 
 
 class SamplingOption(click.Option):
@@ -277,7 +277,7 @@ def _convert(field: Parameter, words: tuple[str, ...]) -> Any:
         return word if word.lstrip()[:1] in ("{", "") or word in ("true", "false") else _file_text(word)
     if field.kind == "grammar":
         return _file_text(words[0])
-    if field.kind in ("choice", "text"):
+    if field.kind in ("choice", "text", "prompt"):
         return words[0]
     if field.kind == "bool":
         return {"true": True, "false": False}.get(words[0].lower(), words[0])

@@ -90,7 +90,8 @@ class Engine:
         live = LiveRequest.of(request, self.context_length)
         self._live[request.request_id] = live
         self._num_proposing += live.strategy.proposes
-        self.scheduler.add(live.sequences[0])
+        for sequence in _members(live.sequences[0]):
+            self.scheduler.add(sequence)
 
     def finish(self, request_id: Hashable, sample_index: int, reason: str = "stop") -> bool:
         """Ends one sample from outside, as for a stop string found in its text; no event follows, so `reason`
@@ -114,18 +115,22 @@ class Engine:
         live = self._live.get(request_id)
         for sequence in live.sequences if live else []:
             sequence.drafts = []
-            self.scheduler.park(sequence)
+            for member in _members(sequence):
+                self.scheduler.park(member)
         return live is not None
 
     def resume(self, request_id: Hashable) -> bool:
         """What was paused goes on, with the same tokens as if it had not been. False if it has ended."""
         live = self._live.get(request_id)
         for sequence in live.sequences if live else []:
-            self.scheduler.add(sequence)
+            for member in _members(sequence):
+                if member.pair is None or not member.pair.waits(member):
+                    self.scheduler.add(member)
         return live is not None
 
     def _end(self, sequence: Sequence) -> None:
-        self.scheduler.remove(sequence)
+        for member in _members(sequence):
+            self.scheduler.remove(member)
         live = self._live[sequence.request_id]
         live.sequences.remove(sequence)
         if not live.sequences:
@@ -166,6 +171,9 @@ class Engine:
             if isinstance(part, np.ndarray) and self.held.take(sequence, part):
                 continue
             self._advance(sequence, part, events)
+        for sequence, _, _ in ready:
+            if sequence.pair is not None and sequence.pair.waits(sequence):
+                self.scheduler.park(sequence)  # until the other one of its pair is there
         made_by.choose = perf_counter() - computed
         return events
 
@@ -187,7 +195,7 @@ class Engine:
         """Asks for drafts where the next pass begins at the last token."""
         for sequence in self.scheduler.running.copy():
             live = self._live.get(sequence.request_id)
-            if live is None or not live.strategy.proposes:
+            if live is None or not live.strategy.proposes or sequence.pair is not None:
                 continue
             try:
                 sequence.draft(live.drafts(sequence, self.model.vocabulary_size))
@@ -199,6 +207,11 @@ class Engine:
         live = self._live.get(sequence.request_id)
         if live is None:
             return  # an error has ended its request in this very pass
+        pair = sequence.pair
+        if pair is not None:
+            if not pair.take(sequence, cast(Float32, logits)):
+                return
+            sequence, logits = pair.leader, cast(Float32, pair.row)[None]
         samples = [sequence]
         if not live.forked:
             live.forked = True
@@ -216,11 +229,21 @@ class Engine:
         """The other samples of a request, once its prompt is computed."""
         children = [parent.fork(i) for i in range(1, live.request.params.n)]
         for child in children:
-            self.pool.fork(parent, child)
-            child.num_reused = child.num_computed
+            self._share(parent, child)
         live.sequences += children
-        self.scheduler.add_forks(parent, children)
+        if parent.pair is None:
+            self.scheduler.add_forks(parent, children)
+            return children
+        for child in children:
+            companion = parent.pair.fork(child).companion
+            self._share(parent.pair.companion, companion)
+            for member in (child, companion):
+                self.scheduler.park(member)
         return children
+
+    def _share(self, parent: Sequence, child: Sequence) -> None:
+        self.pool.fork(parent, child)
+        child.num_reused = child.num_computed
 
     def _append(
         self, live: LiveRequest, sequence: Sequence, choices: list[Choice], events: list[TokenEvent]
@@ -233,6 +256,10 @@ class Engine:
             if event.finish_reason is not None:
                 self._end(sequence)
                 return
+            if sequence.pair is not None:
+                for member in _members(sequence):
+                    if member not in self.scheduler.running:
+                        self.scheduler.add(member)
             if event.dropped is not None:
                 self._slide(sequence, *event.dropped)
                 return
@@ -274,3 +301,8 @@ class Engine:
         finally:
             self.pool.free(sequence)
         return out
+
+
+def _members(sequence: Sequence) -> tuple[Sequence, ...]:
+    """It, and its companion."""
+    return (sequence,) if sequence.pair is None else (sequence.pair.leader, sequence.pair.companion)

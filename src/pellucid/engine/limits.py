@@ -46,6 +46,9 @@ class Limits:
         request.params.check_vocabulary(self.vocabulary_size)
         self._check_id(max(request.stop_ids, default=0), "stop id")
         num_prompt, params = len(request.prompt_ids), request.params
+        if request.companion_ids is not None:
+            self.check_ids(request.companion_ids)
+            num_prompt = max(num_prompt, len(request.companion_ids))
         max_tokens = params.max_tokens if params.overflow == "error" else None
         if params.overflow == "slide":
             slide_amount(params.slide_keep, params.slide_drop, self.context_length)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pellucid.decoding.base import ChoosingStrategy, DecodingStrategy, strategies
 from pellucid.engine.ending import Ending
+from pellucid.engine.pair import Pair
 from pellucid.engine.request import Pass, Request, TokenEvent
 from pellucid.engine.sequence import Sequence
 from pellucid.sampling.limits import slide_amount
@@ -34,6 +35,11 @@ class LiveRequest:
         sequence = Sequence(
             request.prompt_ids, request_id=request.request_id, stop_ids=ending.stop_ids, salt=request.salt
         )
+        if request.companion_ids is not None:
+            Pair(
+                sequence,
+                Sequence(request.companion_ids, request_id=request.request_id, salt=request.salt),
+            )
         strategy = strategies[request.strategy](params, request.seed)
         slide = None
         if params.overflow == "slide":
@@ -51,8 +57,13 @@ class LiveRequest:
     ) -> TokenEvent:
         """One chosen token joins the sequence."""
         position = sequence.num_tokens
-        sequence.append(token)
-        reason = self.ending.reason(token, sequence.num_generated, sequence.num_tokens)
+        longest = sequence
+        if sequence.pair is None:
+            sequence.append(token)
+        else:
+            sequence.pair.append(token)
+            longest = max(sequence, sequence.pair.companion, key=lambda each: each.num_tokens)
+        reason = self.ending.reason(token, sequence.num_generated, longest.num_tokens)
         dropped = self.slide if reason == "context" else None
         if dropped is not None:
             reason = None
@@ -77,7 +88,7 @@ class LiveRequest:
         room = (
             min(ending.context_length - sequence.num_tokens, ending.max_tokens - sequence.num_generated) - 1
         )
-        if sequence.num_behind > 1 or not self.forked or room <= 0:
+        if sequence.num_behind > 1 or not self.forked or room <= 0 or sequence.pair is not None:
             return []
         drafts = self.strategy.propose(sequence)[:room]
         if not all(0 <= token < vocabulary_size for token in drafts):

@@ -34,9 +34,19 @@ class Request:
     prompt_ids: int32 [tokens], at least one. stop_ids: the model's end-of-text tokens. seed: of params, or,
     where that is None, a fresh one (below 2^53, so that it survives JSON): read it here to repeat the text.
     salt: cached prefixes are shared with requests of the same salt only.
+    companion_ids: int32, the prompt of a companion sequence (engine/pair.py); None: there is none.
     """
 
-    __slots__ = ("params", "prompt_ids", "request_id", "salt", "seed", "stop_ids", "strategy")
+    __slots__ = (
+        "companion_ids",
+        "params",
+        "prompt_ids",
+        "request_id",
+        "salt",
+        "seed",
+        "stop_ids",
+        "strategy",
+    )
 
     def __init__(
         self,
@@ -46,8 +56,10 @@ class Request:
         stop_ids: Iterable[int] = (),
         strategy: str = "sample",
         salt: Hashable = None,
+        companion_ids: Iterable[int] | Int32 | None = None,
     ) -> None:
         self.salt = salt
+        self.companion_ids = None if companion_ids is None else as_token_ids(companion_ids)
         self.request_id = request_id
         self.prompt_ids = as_token_ids(prompt_ids)
         self.params = params if params is not None else SamplingParams()

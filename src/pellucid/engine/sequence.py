@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pellucid.types import Int32
+from pellucid.types import Float32, Int32
+
+if TYPE_CHECKING:
+    from pellucid.engine.pair import Pair
 
 _NO_IDS: Int32 = np.empty(0, np.int32)
 
@@ -22,6 +26,7 @@ class Sequence:
     num_rows: rows computed for this sequence so far; num_recomputed of them for positions that it had had
     and lost to others, which are those below num_lost. num_reused: positions that it got without computing
     them, from the cache or from the sequence that it was forked from. num_dropped: tokens that `drop` took out.
+    pair: with a companion, or as one.
     """
 
     __slots__ = (
@@ -39,6 +44,7 @@ class Sequence:
         "num_reused",
         "num_rows",
         "num_tokens",
+        "pair",
         "request_id",
         "salt",
         "sample_index",
@@ -62,6 +68,7 @@ class Sequence:
         self.sample_index = sample_index
         self.stop_ids = stop_ids
         self.salt = salt
+        self.pair: Pair | None = None
         self.first_logit: int | None = None
         self.block_table: list[int] = []
         self.table_version = 0
@@ -88,6 +95,11 @@ class Sequence:
     def num_behind(self) -> int:
         """How many of its tokens are still to be computed; drafts not counted."""
         return self.num_tokens - self.num_computed
+
+    @property
+    def companion_logits(self) -> Float32 | None:
+        """float32 [vocabulary] of the companion, while a token is chosen; None: there is none."""
+        return None if self.pair is None else self.pair.companion_row
 
     @property
     def first_wanted(self) -> int:

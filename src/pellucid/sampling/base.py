@@ -6,7 +6,7 @@ SamplingParams, its validation, the command line's flag and the JSON schema are 
 A stage is a processor under its registered name. Without an `order` of the caller's, stages run in ascending
 `order`:
 
-     50 constraint
+     10 guidance          50 constraint
     100 logit_bias      110 sequence_bias    200 allowed_ids         210 banned_ids   220 begin_suppress
     230 bad_words       300 min_tokens       310 exponential_decay   400 penalties    410 encoder_repetition
     420 dry             430 no_repeat_ngram  440 encoder_no_repeat   450 functions    460 forced_tokens
@@ -63,6 +63,10 @@ class History(Protocol):
     @property
     def stop_ids(self) -> Int32:
         """The ids that would end the sequence (end of text unless ignored, and stop_token_ids), ascending."""
+
+    @property
+    def companion_logits(self) -> Float32 | None:
+        """float32 [vocabulary] of the companion sequence at this step (guidance); None: there is none."""
 
 
 class Step(History, Protocol):

@@ -57,12 +57,21 @@ def check_overflow(params: SamplingParams) -> None:
             value = getattr(params, name)
             if value:
                 raise UsageError(f"{name}={value} needs overflow='slide', got overflow={params.overflow!r}")
+    elif params.guidance_scale != 1.0:
+        raise UsageError(
+            "overflow='slide' and guidance_scale: two sequences do not slide together; leave one out"
+        )
     elif params.max_tokens is None:
         raise UsageError("overflow='slide' needs max_tokens: a context that slides is never full; give it")
 
 
 def check_by_hand(params: SamplingParams) -> None:
     """UsageError: a generation that is driven by hand is asked for what only requests do."""
+    if params.guidance_scale != 1.0:
+        raise UsageError(
+            f"guidance_scale={params.guidance_scale:g} is for generate, stream and chat; a generation driven by hand "
+            "has no second sequence"
+        )
     if params.overflow == "slide" or params.deadline is not None:
         what = "overflow='slide'" if params.overflow == "slide" else f"deadline={params.deadline}"
         raise UsageError(f"{what} is for generate, stream and chat; a generation driven by hand takes none")

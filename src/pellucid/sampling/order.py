@@ -39,6 +39,7 @@ PRESETS: dict[str, Preset] = {
     "hf": Preset(
         (
             *(
+                "guidance",
                 "constraint",
                 "sequence_bias",
                 "encoder_repetition",

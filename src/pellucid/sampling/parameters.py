@@ -9,7 +9,8 @@ from typing import Any
 from pellucid.errors import UsageError
 from pellucid.sampling.values import Invalid, normal_form, plain
 
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_IDS_ITEMS = {"items": {"type": "integer", "minimum": 0}}
+_IDS = {"type": "array", **_IDS_ITEMS}
 _STRINGS = {"type": "array", "items": {"type": "string", "minLength": 1}}
 
 # Of each kind: its JSON Schema, and what an error says was expected.
@@ -32,6 +33,7 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "schema": ({"type": ["object", "boolean"]}, "a JSON Schema: a dict, its JSON text, or a Pydantic model"),
     "text": ({"type": "string", "minLength": 1}, "a text that is not empty"),
+    "prompt": ({"type": ["string", "array"], **_IDS_ITEMS}, "a text, or a list of at least one token id"),
     "grammar": ({"type": "string", "minLength": 1}, "the text of a grammar"),
     # A Python function has no form in JSON: only the empty list is valid there.
     "functions": ({"type": "array", "maxItems": 0}, "a list of functions (token_ids, logits) -> logits"),

@@ -128,6 +128,8 @@ class SamplingParams:
     temperature: float
     min_p: float
     min_tokens: int
+    guidance_scale: float
+    negative_prompt: str | tuple[int, ...] | None
 
     def __init__(self, **values: Any) -> None:
         table = _all_parameters()

@@ -84,6 +84,7 @@ class Past:
     sample_index: int
     stop_ids: Int32
     num_dropped: int = 0
+    companion_logits: Float32 | None = None
 
     @property
     def num_generated(self) -> int:

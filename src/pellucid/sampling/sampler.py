@@ -61,6 +61,7 @@ class StepOf:
     """A `Step`: a history, with the key of the noise and the states of the stages."""
 
     __slots__ = (
+        "companion_logits",
         "num_dropped",
         "num_generated",
         "num_prompt",
@@ -78,6 +79,7 @@ class StepOf:
         self.num_dropped = history.num_dropped
         self.sample_index = history.sample_index
         self.stop_ids = history.stop_ids
+        self.companion_logits = history.companion_logits
         # Positions that come again after a slide draw other noise (an odd factor: no two drops have one key).
         self.seed = (seed + _ODD * history.num_dropped) % 2**64 if history.num_dropped else seed
         self.states = states

@@ -38,6 +38,7 @@ def normal_form(kind: str, value: Any, in_range: InRange, choices: tuple[str, ..
         "schema": _schema,
         "text": _text,
         "grammar": _text,
+        "prompt": _prompt,
     }[kind](value)
 
 
@@ -53,11 +54,15 @@ def plain(kind: str, value: Any) -> Any:
         return json.loads(value)
     if kind == "functions":
         return [name_of(function) for function in value]
+    if kind == "prompt" and not isinstance(value, str):
+        return list(value)
     return list(value) if kind in ("ids", "strings", "names") else value
 
 
 def largest_id(kind: str, value: Any) -> int:
     """The largest token id that a value in normal form names; -1 if it names none."""
+    if kind == "prompt" and not isinstance(value, str) and value:
+        return int(max(value))
     if not value or kind not in ("ids", "bias", "sequences", "sequence_bias"):
         return -1
     if kind in ("ids", "bias"):
@@ -170,6 +175,10 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise Invalid
     return value
+
+
+def _prompt(value: Any) -> str | tuple[int, ...]:
+    return value if isinstance(value, str) else _sequence(value)
 
 
 def _schema(value: Any) -> str:

@@ -177,6 +177,7 @@ class _Extended:
         self.num_prompt, self.sample_index = history.num_prompt, history.sample_index
         self.stop_ids = history.stop_ids
         self.num_dropped = history.num_dropped
+        self.companion_logits = history.companion_logits
         self.num_generated = history.num_generated + len(tokens) - len(history.token_ids)
 
 

@@ -19,6 +19,7 @@ VOCABULARY = 200
 
 
 class History:
+    companion_logits = np.random.default_rng(5).standard_normal(VOCABULARY).astype(np.float32)
     sample_index = 0
     seed = 7
     states = {"mirostat": (6.0,), "adaptive_p": (2.5, 10.0)}  # noqa: RUF012
