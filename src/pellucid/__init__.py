@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from pellucid.generation import Generation
     from pellucid.glass.run import Run
     from pellucid.glass.runfile import read_run
+    from pellucid.glass.captured import Captured
+    from pellucid.glass.flow import Capture
+    from pellucid.glass.intervene import ForceToken, MeanAblate, Patch, Scale, Steer, ZeroAblate
     from pellucid.info import ModelInfo, inspect_model
     from pellucid.llm import LLM
     from pellucid.outputs import (
@@ -69,6 +72,8 @@ __all__ = [
     "Bounds",
     "Candidate",
     "Certificate",
+    "Capture",
+    "Captured",
     "ChatAnswer",
     "ChatChunk",
     "ChatFileError",
@@ -80,11 +85,14 @@ __all__ = [
     "Counts",
     "DownloadError",
     "Drop",
+    "ForceToken",
     "Generation",
     "GenerationResult",
+    "MeanAblate",
     "ModelFileError",
     "ModelInfo",
     "ModelNotFoundError",
+    "Patch",
     "PellucidError",
     "Perplexity",
     "QueueFullError",
@@ -95,6 +103,7 @@ __all__ = [
     "RunFileError",
     "Sample",
     "SamplingParams",
+    "Scale",
     "Score",
     "Scores",
     "SearchOutput",
@@ -102,6 +111,7 @@ __all__ = [
     "SessionFileError",
     "Setting",
     "Settings",
+    "Steer",
     "Step",
     "StepRecord",
     "StochasticBeamResult",
@@ -116,6 +126,7 @@ __all__ = [
     "UsageError",
     "Verification",
     "WeightedOutput",
+    "ZeroAblate",
     "__version__",
     "inspect_model",
     "load_tokenizer",
@@ -141,6 +152,9 @@ _HOMES = {
     "Tokenizer": "text.tokenizer",
     "load_tokenizer": "text.tokenizer",
     "locate": "weights.locate",
+    "Capture": "glass.flow",
+    "Captured": "glass.captured",
+    **dict.fromkeys(("ForceToken", "MeanAblate", "Patch", "Scale", "Steer", "ZeroAblate"), "glass.intervene"),
     "ModelInfo": "info",
     "inspect_model": "info",
     **dict.fromkeys(("Perplexity", "Score", "Scores", "StringProbability"), "scoring.results"),

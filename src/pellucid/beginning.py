@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
 from pellucid.generation import Generation
+from pellucid.looking import looking_of
 from pellucid.plan import Plan
 from pellucid.prompts import check_salt, check_template_variables, is_messages, split_prompts
 from pellucid.sampling.limits import check_by_hand
 
 if TYPE_CHECKING:
+    from pellucid.glass.flow import Capture
+    from pellucid.glass.intervene import Intervention
     from pellucid.llm import LLM
     from pellucid.sampling.params import SamplingParams
 
@@ -26,6 +29,8 @@ def begin(
     template_variables: Mapping[str, Any] | None,
     cache_salt: str | None,
     sample_index: int,
+    capture: Capture | None,
+    interventions: Sequence[Intervention],
     overrides: Mapping[str, Any],
 ) -> Generation:
     """`LLM.begin`."""
@@ -41,9 +46,17 @@ def begin(
         text = given if isinstance(given, str) else None
     if isinstance(sample_index, bool) or not isinstance(sample_index, int) or not 0 <= sample_index < 1 << 31:
         raise UsageError(f"sample_index: expected an int from 0 to 2^31 - 1, got {sample_index!r:.40}")
-    request = llm._prepare(given, params, model_defaults, parse_special, overrides)
+    (look,) = looking_of(capture, interventions, 1)
+    request = llm._prepare(given, params, model_defaults, parse_special, overrides, looking=look)
     check_by_hand(request.params)
     plan = Plan.of(llm, request.params, request.settings)
-    held = llm._open_driver().hold(request.prompt_ids, salt=check_salt(cache_salt))
+    salt, watched = check_salt(cache_salt), request.watched
+    held = llm._open_driver().hold(
+        request.prompt_ids,
+        salt=salt if watched is None else watched.salt(salt),
+        watch=None if watched is None else watched.watch,
+    )
+    if watched is not None and watched.store is not None:
+        watched.store.keep_family = False  # its forks are generations of their own
     held.sequence.sample_index = sample_index
     return Generation(llm, held, plan, text)

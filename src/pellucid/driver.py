@@ -20,7 +20,7 @@ from pellucid.turn import Turn
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
     from pellucid.running import RunningRequest
-    from pellucid.types import Bytes, Float32
+    from pellucid.types import Bytes, Float32, Watch
 
 
 class Driver:
@@ -48,14 +48,16 @@ class Driver:
             if request.done:  # dropped before it came in
                 return
             request.start(next(self._ids))
+            watched = request.watched
             asked = Request(
                 request.request_id,
                 request.run_ids,
                 request.params,
                 self._eos_ids,
                 strategy="constrained" if request.params.constraint_source() else "sample",
-                salt=request.cache_salt,
                 companion_ids=request.companion_ids,
+                salt=request.cache_salt if watched is None else watched.salt(request.cache_salt),
+                watch=None if watched is None else watched.watch,
             )
             self._engine.add(asked)
             if request.record is not None:
@@ -119,11 +121,11 @@ class Driver:
                 request.listener()
 
     # --- held sequences -------------------------------------------------------------------------------
-    def hold(self, ids: Iterable[int], *, salt: Hashable = None) -> Held:
+    def hold(self, ids: Iterable[int], *, salt: Hashable = None, watch: Watch | None = None) -> Held:
         """A sequence to be driven by hand; nothing is computed yet. salt: cached prefixes are shared among equal
-        salts only. Errors: UsageError, ContextOverflowError."""
-        with self._exclusive():
-            return self._held.hold(ids, salt=salt, guard=self._exclusive)
+        salts only. watch: who looks at its rows, or changes them. Errors: UsageError, ContextOverflowError."""
+        with self.exclusive():
+            return self._held.hold(ids, salt=salt, watch=watch, guard=self.exclusive)
 
     def evaluate(self, held: Iterable[Held], on_rows: Rows | None = None) -> list[Float32]:
         """All of them catch up, in passes shared with each other and with whatever else runs.
@@ -135,7 +137,7 @@ class Driver:
         """
         evaluations: list[Evaluation] = []
         try:
-            with self._exclusive():
+            with self.exclusive():
                 evaluations = self._held.begin(held, on_rows)
             for evaluation in evaluations:
                 while not evaluation.done:
@@ -143,7 +145,7 @@ class Driver:
                 if evaluation.error is not None:
                     raise evaluation.error
         except BaseException:
-            with self._exclusive():
+            with self.exclusive():
                 for evaluation in evaluations:
                     self._held.cancel(evaluation)
             raise
@@ -151,17 +153,17 @@ class Driver:
 
     def snapshot(self, held: Sequence[Held]) -> Snapshot:
         """A copy of their keys and values. UsageError: one is closed, or being evaluated."""
-        with self._exclusive():
+        with self.exclusive():
             return take_snapshot(self._engine, held)
 
     def take_cached(self, held: Held) -> None:
         """A new sequence gets what the prefix cache has of it; nothing is computed."""
-        with self._exclusive():
+        with self.exclusive():
             take_cached(self._engine, held)
 
     def put_back(self, held: Held, table: Sequence[int], num_computed: int, arrays: Sequence[Bytes]) -> None:
         """What `snapshot` gave of a sequence, to one of the same tokens that is new."""
-        with self._exclusive():
+        with self.exclusive():
             put_back(self._engine, held, table, num_computed, arrays)
 
     def block_bytes(self) -> list[int]:
@@ -175,7 +177,8 @@ class Driver:
                     self._pass()
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
+        """No pass runs meanwhile: for who calls the model's operations himself."""
         with self._lock, HeldInterrupts():
             yield
 
@@ -198,7 +201,7 @@ class Driver:
     def close(self) -> None:
         """Aborts all; held sequences answer with UsageError from here on."""
         self.abort_all()
-        with self._exclusive():
+        with self.exclusive():
             self._held.close()
             del self._engine  # whoever still has a held sequence does not keep the cache
 

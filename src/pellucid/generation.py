@@ -17,6 +17,7 @@ from pellucid.text.continuation import encode_continuation
 
 if TYPE_CHECKING:
     from pellucid.engine.held import Cost, Held
+    from pellucid.glass.captured import Captured
     from pellucid.llm import LLM
     from pellucid.sampling.params import SamplingParams
     from pellucid.settings import Settings
@@ -144,6 +145,14 @@ class Generation:
         as it is unless one is given. Errors: those of `LLM.begin`."""
         self._set_plan(self._plan.changed(self._llm, params, overrides, self.prompt_tokens))
         return self
+
+    @property
+    def captured(self) -> Captured | None:
+        """What `capture=` has kept of the positions computed so far; None: nothing was to be captured."""
+        from pellucid.glass.store import store_of
+
+        store = store_of(self._held.sequence.watch)
+        return None if store is None else store.captured(self.token_array)
 
     # --- steps ----------------------------------------------------------------------------------------
     def peek(self) -> Step:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pellucid.choosing import Choosing
 from pellucid.errors import UsageError
 from pellucid.loading import DEFAULT_MODEL, LoadOptions
+from pellucid.looking import looking_of
 from pellucid.many import generate_all, in_windows, run_many
 from pellucid.open_model import OpenModel
 from pellucid.outputs import GenerationResult
@@ -20,11 +21,14 @@ from pellucid.prompts import (
 from pellucid.scoring.front import Scoring
 from pellucid.sessions import Sessions
 from pellucid.stream import Stream
+from pellucid.views import Views
 
 if TYPE_CHECKING:
     from pellucid import _native
     from pellucid.fetch.progress import Progress
     from pellucid.recorder import Recorder
+    from pellucid.glass.flow import Capture
+    from pellucid.glass.intervene import Intervention
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.types import Float32
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
     Record = Recorder | str | os.PathLike[str] | None
 
 
-class LLM(OpenModel, Sessions, Choosing, Scoring):
+class LLM(OpenModel, Sessions, Choosing, Scoring, Views):
     """A loaded model.
 
         llm = LLM("smollm2-135m-instruct")
@@ -135,6 +139,8 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         cache_salt: str | None = None,
         progress: bool | None = None,
         record: Record = None,
+        capture: Capture | Sequence[Capture | None] | None = None,
+        interventions: Sequence[Intervention] = (),
         **overrides: Any,
     ) -> GenerationResult | list[GenerationResult]:
         """Continue a prompt, or each of a list of prompts, whose forward passes are shared; there may be thousands.
@@ -147,6 +153,8 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         cache_salt: computed prefixes are shared with requests of the same salt only (one for each tenant).
         progress: a bar on stderr for a list of prompts; None: where stderr is a terminal.
         record: a path, or a `Recorder`: what is needed to replay the run goes into this file as it happens.
+        capture: the activations to keep, in `captured` of the result (for a list of prompts also one for each).
+        interventions: what to change on its way through the model (docs/interventions.md).
 
         Without max_tokens it goes on until the model ends the text or the context is full (finish_reason
         "eos" or "context"). A max_tokens that the context cannot hold is an error, told at once, unless
@@ -165,11 +173,12 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         if progress is not None:
             check_flag("progress", progress)
         recorder = self._recorder(record)
+        looking = looking_of(capture, interventions, len(prompts))
         requests = [
             self._prepare(
-                each, which, model_defaults, parse_special, overrides, cache_salt=cache_salt, record=recorder
+                each, which, model_defaults, parse_special, overrides, False, cache_salt, recorder, look
             )
-            for each, which in zip(prompts, chosen, strict=True)
+            for each, which, look in zip(prompts, chosen, looking, strict=True)
         ]
         results = generate_all(self._driver, requests, self._need().places, progress if several else False)
         return results if several else results[0]
@@ -225,6 +234,8 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         parse_special: bool = False,
         cache_salt: str | None = None,
         record: Record = None,
+        capture: Capture | None = None,
+        interventions: Sequence[Intervention] = (),
         **overrides: Any,
     ) -> Stream:
         """Continue one prompt, chunk by chunk as it is computed. Arguments and errors: those of `generate`.
@@ -234,6 +245,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
         prompts, several = split_prompts(prompt)
         if several:
             raise UsageError("stream takes one prompt; for several, use generate, or one stream for each")
+        (look,) = looking_of(capture, interventions, 1)
         request = self._prepare(
             prompts[0],
             params,
@@ -243,6 +255,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring):
             streamed=True,
             cache_salt=cache_salt,
             record=self._recorder(record),
+            looking=look,
         )
         self._driver.add(request)
         return Stream(request, self._driver)

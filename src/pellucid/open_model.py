@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pellucid.limits import Limits
     from pellucid.llm import LLM
     from pellucid.recorder import Recorder
+    from pellucid.looking import Looking
+    from pellucid.models.base import Model
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.text.tokenizer import Tokenizer
@@ -63,6 +65,11 @@ class OpenModel:
         """The settings, with their origins, that a request with these arguments would run with."""
         chosen = self._resolve(params, overrides, model_defaults)[1]
         return self._need().settings.merged(chosen)
+
+    @property
+    def model(self) -> Model:
+        """The model's page with its weights: for who looks inside. Its operations are not for two threads at once."""
+        return self._need().model
 
     @property
     def context_length(self) -> int:
@@ -113,9 +120,13 @@ class OpenModel:
         streamed: bool = False,
         cache_salt: str | None = None,
         record: Recorder | None = None,
+        looking: Looking | None = None,
     ) -> RunningRequest:
         """Checked and tokenised, not yet in the engine."""
         from pellucid.running import RunningRequest
+
+        if looking is not None:
+            overrides = looking.overrides(overrides)
 
         loaded = self._need()
         check_flag("parse_special", parse_special)
@@ -138,6 +149,8 @@ class OpenModel:
             text, ids, chosen, loaded.tokenizer, merged, seconds, streamed, salt, drop, written
         )
         request.companion_ids = self._companion(ids, chosen, parse_special)
+        if looking is not None:
+            request.looking, request.watched = looking, looking.begin(self, len(request.run_ids), chosen)
         return request
 
     def _recorder(self, record: Recorder | str | os.PathLike[str] | None) -> Recorder | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import exp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pellucid.settings import Settings
+
+if TYPE_CHECKING:
+    from pellucid.glass.captured import Captured
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +115,7 @@ class Sample:
     `token_ids` hold every generated token, an ending EOS or stop token too; `text` does not show those, and
     ends before a stop string. `finish_reason`: "eos", "stop" (`stop_match`: the stop string or id), "length"
     (max_tokens), "context" (the context is full), "deadline", "abort". None: still running. `drops`: what overflow
-    "slide" took out of the context.
+    "slide" took out of the context. `captured`: the activations that `capture=` asked for.
     """
 
     index: int
@@ -122,6 +125,7 @@ class Sample:
     stop_match: str | int | None = None
     logprobs: list[TokenLogprobs] | None = None
     drops: tuple[Drop, ...] = ()
+    captured: Captured | None = field(default=None, repr=False, compare=False)
 
     @property
     def forfeited(self) -> float | None:
@@ -137,7 +141,10 @@ class Sample:
         return f"Sample({_quoted(self.text)}, {_count(len(self.token_ids), 'token')}, {_why(self)})"
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Everything, ready for JSON, but what was captured: `captured.save` writes that."""
+        found = asdict(replace(self, captured=None))
+        del found["captured"]
+        return found
 
 
 @dataclass(frozen=True)
@@ -173,8 +180,12 @@ class GenerationResult:
     def logprobs(self) -> list[TokenLogprobs] | None:
         return self.outputs[0].logprobs
 
+    @property
+    def captured(self) -> Captured | None:
+        return self.outputs[0].captured
+
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON."""
+        """Everything, ready for JSON, but what was captured."""
         return {
             "prompt": self.prompt,
             "prompt_token_ids": self.prompt_token_ids,

@@ -25,6 +25,8 @@ from pellucid.text.continuation import ContinuationText
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
     from pellucid.recorder import RequestRecord
+    from pellucid.glass.captured import Captured
+    from pellucid.looking import Looking, Watched
     from pellucid.sampling.params import SamplingParams
     from pellucid.sampling.sampler import ConstraintStep
     from pellucid.text.tokenizer import Tokenizer
@@ -51,7 +53,7 @@ class _RunningSample:
     def stop_match(self) -> str | int | None:
         return self.stop_string if self.stop_string is not None else self.stop_id
 
-    def result(self) -> Sample:
+    def result(self, captured: Captured | None) -> Sample:
         text = "".join(self.text)
         return Sample(
             self.index,
@@ -61,6 +63,7 @@ class _RunningSample:
             self.stop_match,
             self.logprobs,
             tuple(self.drops),
+            captured,
         )
 
 
@@ -94,6 +97,8 @@ class RunningRequest:
         self.most_unread = 0  # chunks from which the request pauses until they are read; 0: never
         self.paused = False
         self.error: Exception | None = None
+        self.looking: Looking | None = None  # what it captures and changes,
+        self.watched: Watched | None = None  # and how
         self._keep_chunks = keep_chunks  # for a stream
         self._tokenizer = tokenizer
         self._samples = [_RunningSample(index, tokenizer, params) for index in range(params.n)]
@@ -220,8 +225,18 @@ class RunningRequest:
     def _alternatives(self, pairs: tuple[tuple[int, float], ...]) -> tuple[Alternative, ...]:
         return tuple(Alternative(token, self._tokenizer.token_text(token), value) for token, value in pairs)
 
+    def _captured(self, sample: _RunningSample) -> Captured | None:
+        """What was captured of a sample; None: nothing was to be. CaptureError: a value was too large for the dtype."""
+        if self.watched is None or self.watched.store is None:
+            return None
+        family = self.watched.store.family
+        store = (
+            family[sample.index] if sample.index < len(family) else family[0]
+        )  # ended before it was forked
+        return store.captured([*self.run_ids, *sample.token_ids])
+
     def result(self) -> GenerationResult:
-        samples = [sample.result() for sample in self._samples]
+        samples = [sample.result(self._captured(sample)) for sample in self._samples]
         generated = sum(len(sample.token_ids) for sample in samples)
         started = self._first > self._start
         first, after = self._first - self._start, generated - sum(1 for s in samples if s.token_ids)

@@ -11,6 +11,8 @@ from pellucid.prompts import check_flag
 if TYPE_CHECKING:
     from pellucid.chat_session import ChatSession
     from pellucid.generation import Generation
+    from pellucid.glass.flow import Capture
+    from pellucid.glass.intervene import Intervention
     from pellucid.llm import LLM
     from pellucid.sampling.params import SamplingParams
     from pellucid.text.tool_schema import Tool
@@ -31,6 +33,8 @@ class Sessions:
         template_variables: Mapping[str, Any] | None = None,
         cache_salt: str | None = None,
         sample_index: int = 0,
+        capture: Capture | None = None,
+        interventions: Sequence[Intervention] = (),
         **overrides: Any,
     ) -> Generation:
         """A generation to be driven by hand: see `Generation`. Nothing is computed yet.
@@ -49,6 +53,8 @@ class Sessions:
             template_variables=template_variables,
             cache_salt=cache_salt,
             sample_index=sample_index,
+            capture=capture,
+            interventions=interventions,
             overrides=overrides,
         )
 

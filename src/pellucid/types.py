@@ -38,12 +38,69 @@ class Batch:
     slots: Int32  # [rows] where this row's K and V go: block_id * block_size + offset
     sequence_ids: Int32  # [rows] row of `block_tables`
     block_tables: Int32  # [num_sequences, max_blocks] block ids in order of position; unused entries 0
-    logit_rows: Int32  # [num_logits] ascending; the rows whose logits are wanted
+    logit_rows: Int32  # [num_logits] ascending; the rows whose logits are wanted: they go through the whole last layer
     choice_only: bool = False  # there is one such row, and a Screened in place of its logits will do
+    head_rows: Int32 | None = (
+        None  # [num_logits] ascending: those of logit_rows that have logits; None: all of them
+    )
+    watch: PassWatch | None = None  # who looks at the sites of this pass, or changes them
 
     @property
     def num_rows(self) -> int:
         return len(self.token_ids)
+
+    def site(self, name: str, layer: int, x: Float32) -> Float32:
+        """A place in a model's page that can be looked at, and changed: x [rows, width] as it flows through it. The
+        names are `ops.base.SITES`."""
+        return x if self.watch is None else self.watch(name, layer, x)
+
+
+class PassWatch(Protocol):
+    """Who looks at the sites of one pass (glass/sites.py), or changes what flows through them.
+
+    looks: the (site, layer) pairs looked at, ascending. changes: it may return something else than it was given, so
+    that the pass cannot be replayed; otherwise a backend may call `take` after the pass in place of each call.
+    """
+
+    looks: tuple[tuple[str, int], ...]
+    changes: bool
+
+    def __call__(self, site: str, layer: int, x: Float32) -> Float32:
+        """x [rows, width] as it is at this site -> what the model goes on with; the array is valid during the call."""
+
+    def take(self, rows: dict[str, Float32]) -> None:
+        """By site: [layers looked at, ascending; rows; width], valid during the call."""
+
+
+class Watch(Protocol):
+    """Who looks at the rows of one sequence, or changes them. A position may be computed, and so taken, more than once
+    (rejected drafts, preemption): the last time counts.
+
+    looks, changes: (site, layer) pairs, the same for its whole life. Sequences share computed positions with those of
+    an equal `Sequence.salt`: whoever gives a watch that changes something gives a salt that says what.
+    """
+
+    looks: frozenset[tuple[str, int]]
+    changes: frozenset[tuple[str, int]]
+
+    def first_needed(self) -> int | None:
+        """The first position that has to be computed even if it could be taken from the cache; None: none has to."""
+
+    def prepare(self, start: int, stop: int) -> None:
+        """Positions [start, stop) are about to be computed; those before are, of the tokens that the sequence has now.
+        A PellucidError ends the sequence's request before the pass."""
+
+    def take(self, site: str, layers: tuple[int, ...], start: int, rows: Float32) -> None:
+        """rows [layers, positions from start on, width], valid during the call."""
+
+    def change(self, site: str, layer: int, start: int, x: Float32) -> Float32:
+        """x [positions from start on, width] -> the same shape; x itself is not to be written."""
+
+    def cut(self, num_positions: int) -> None:
+        """What comes after the first num_positions positions is no part of the sequence any more."""
+
+    def fork(self) -> Watch:
+        """Of a sequence that has the same positions computed, and goes its own way from here."""
 
 
 class Screened(Protocol):

@@ -46,14 +46,15 @@ class Recorder:
     def __call__(self, batch: Any, cache: Any) -> np.ndarray:
         """All rows' logits are computed and noted; the caller gets those that it asked for."""
         rows = batch.num_rows
-        every = replace(batch, logit_rows=np.arange(rows, dtype=np.int32), choice_only=False)
+        every = replace(batch, logit_rows=np.arange(rows, dtype=np.int32), choice_only=False, head_rows=None)
         everything = self.model(every, cache)
         self._token_at.update(zip(batch.slots.tolist(), batch.token_ids.tolist(), strict=True))
         self.num_rows += rows
         self.largest_batch = max(self.largest_batch, len(batch.block_tables))
         for row in range(rows):
             self._note(self._context(batch, row), hashlib.sha256(everything[row]).digest())
-        return everything[batch.logit_rows]
+        wanted = batch.logit_rows if batch.head_rows is None else batch.logit_rows[batch.head_rows]
+        return everything[wanted]
 
     def _context(self, batch: Any, row: int) -> tuple[int, ...]:
         table = batch.block_tables[batch.sequence_ids[row]].tolist()

@@ -177,6 +177,7 @@ class SamplingCommand(click.Command):
 _LISTS = {
     "ids": "ID[,ID...]",
     "bias": "ID=NUMBER",
+    "placed": "PLACE=ID",
     "strings": "TEXT",
     "names": "NAME[,NAME...]",
     "sequences": "ID,ID,...",
@@ -262,9 +263,10 @@ def _convert(field: Parameter, words: tuple[str, ...]) -> Any:
         return words
     if field.kind == "ids":
         return [token for word in words for token in _ids(word)]
-    if field.kind == "bias":
+    if field.kind in ("bias", "placed"):
         pairs = [word.partition("=") for word in words]
-        return {token.strip(): _number(number, float) for token, _, number in pairs}
+        kind = float if field.kind == "bias" else int
+        return {token.strip(): _number(number, kind) for token, _, number in pairs}
     if field.kind == "names":
         return [part for word in words for part in word.split(",")]
     if field.kind == "sequences":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pellucid.engine.scheduler import Plan
 from pellucid.engine.sequence import Sequence
-from pellucid.types import Batch, Int32
+from pellucid.types import Batch, Int32, PassWatch
 
 
 class BatchBuilder:
@@ -24,9 +26,18 @@ class BatchBuilder:
         self._owners: list[tuple[Sequence, int] | None] = [None] * max_sequences  # and its table_version
         self._last: Batch | None = None
 
-    def build(self, plan: Plan, *, all_logits: bool = False, choice_only: bool = False) -> Batch:
+    def build(
+        self,
+        plan: Plan,
+        *,
+        all_logits: bool = False,
+        choice_only: bool = False,
+        watch: PassWatch | None = None,
+        keep_rows: bool = False,
+    ) -> Batch:
         """The next pass. Logits: of each sequence from `first_wanted` on, drafts too; all_logits: of all
-        rows; choice_only: bounds will do, which holds where there is one such row."""
+        rows; choice_only: bounds will do, which holds where there is one such row. keep_rows: every row goes through
+        the whole last layer, for who watches."""
         row = num_logits = 0
         for i, (sequence, rows) in enumerate(plan):
             owner = self._owners[i]
@@ -42,7 +53,13 @@ class BatchBuilder:
                 self._logit_rows[num_logits] = row + position - start
                 num_logits += 1
             row += rows
-        return self._views(row, len(plan), num_logits, choice_only and num_logits == 1)
+        batch = self._views(row, len(plan), num_logits, choice_only and num_logits == 1)
+        if watch is None:
+            return batch
+        if not keep_rows or num_logits == row:
+            return replace(batch, watch=watch)
+        every = np.arange(row, dtype=np.int32)
+        return replace(batch, watch=watch, logit_rows=every, head_rows=batch.logit_rows)
 
     def _views(self, rows: int, num_sequences: int, num_logits: int, choice_only: bool) -> Batch:
         last = self._last

@@ -98,12 +98,13 @@ class BlockPool:
         """Shares the longest cached prefix with a sequence, beyond what it has; returns how many positions it
         gained.
 
-        Any length from 1 token is found. Positions whose logits are wanted are never taken from the cache.
+        Any length from 1 token is found. Positions whose logits are wanted, or which somebody is to see computed, are
+        never taken from the cache.
         """
         if not self.prefix_caching:
             return 0
-        had, limit, index = sequence.num_computed, sequence.first_wanted, sequence.num_registered
-        if index == 0 and sequence.salt not in self._roots:
+        had, limit, index = sequence.num_computed, sequence.first_fresh, sequence.num_registered
+        if limit <= had or (index == 0 and sequence.salt not in self._roots):
             return 0
         start = position = index * self.block_size
         tokens: list[int] = sequence.rows(start, limit).tolist()

@@ -21,7 +21,8 @@ from pellucid.engine.live import LiveRequest, failure
 from pellucid.engine.request import Pass, Request, TokenEvent, as_token_ids
 from pellucid.engine.scheduler import Plan, Scheduler
 from pellucid.engine.sequence import Sequence
-from pellucid.errors import UsageError
+from pellucid.engine.watching import Watching
+from pellucid.errors import PellucidError, UsageError
 from pellucid.models.base import Model
 from pellucid.ops.base import Ops
 from pellucid.sampling.sampler import Choice
@@ -129,6 +130,8 @@ class Engine:
         return live is not None
 
     def _end(self, sequence: Sequence) -> None:
+        if sequence.watch is not None:  # nothing is computed of its last token; rejected drafts go
+            sequence.watch.cut(sequence.num_tokens - 1)
         for member in _members(sequence):
             self.scheduler.remove(member)
         live = self._live[sequence.request_id]
@@ -147,7 +150,7 @@ class Engine:
         self.held.forget_dropped()
         if self._num_proposing:
             self._propose(events)
-        plan = self.scheduler.schedule()
+        plan = self._prepared(self.scheduler.schedule(), events)
         scheduled = perf_counter()
         logits = self._forward(plan)
         if logits is None:
@@ -184,8 +187,27 @@ class Engine:
         if not plan:
             return None
         choice_only = not all_logits and len(plan) == 1 and self._chooses(plan[0][0])
-        batch = self._builder.build(plan, all_logits=all_logits, choice_only=choice_only)
+        watch = Watching.of(plan)
+        keep_rows = watch is not None and watch.keeps_rows(len(self.model.layers))
+        batch = self._builder.build(
+            plan, all_logits=all_logits, choice_only=choice_only, watch=watch, keep_rows=keep_rows
+        )
         return self.model(batch, self.cache)
+
+    def _prepared(self, plan: Plan, events: list[TokenEvent]) -> Plan:
+        """The plan without the sequences whose watch cannot take what it would compute; their requests end."""
+        refused = []
+        for sequence, rows in plan:
+            if sequence.watch is not None:
+                try:
+                    sequence.watch.prepare(sequence.num_computed, sequence.num_computed + rows)
+                except PellucidError as error:
+                    refused.append((sequence, error))
+        for sequence, error in refused:
+            live = self._live.get(sequence.request_id)
+            if not self.held.fail(sequence, error) and live is not None:
+                self._fail(live, error, events)
+        return [part for part in plan if part[0] in self.scheduler.running] if refused else plan
 
     def _chooses(self, sequence: Sequence) -> bool:
         live = self._live.get(sequence.request_id)

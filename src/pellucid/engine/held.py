@@ -20,7 +20,7 @@ from pellucid.engine.request import as_token_ids
 from pellucid.engine.scheduler import Scheduler
 from pellucid.engine.sequence import Sequence
 from pellucid.errors import UsageError
-from pellucid.types import Float32, Int32
+from pellucid.types import Float32, Int32, Watch
 
 Rows = Callable[["Held", int, Float32], None]
 """Takes (held sequence, position of the first row, rows of logits); the rows are valid during the call only."""
@@ -204,13 +204,20 @@ class HeldSequences:
         self._dropped: deque[Sequence] = deque()
         self._closed = False
 
-    def hold(self, ids: Iterable[int] | Int32, *, salt: Hashable = None, guard: Guard = nullcontext) -> Held:
+    def hold(
+        self,
+        ids: Iterable[int] | Int32,
+        *,
+        salt: Hashable = None,
+        watch: Watch | None = None,
+        guard: Guard = nullcontext,
+    ) -> Held:
         """A held sequence of these tokens, at least one; nothing is computed yet. Errors: those of a prompt."""
         self._check_open()
         self.forget_dropped()
         array = as_token_ids(ids)
         self.limits.check_score(array)
-        return Held(self, Sequence(array, salt=salt), guard)
+        return Held(self, Sequence(array, salt=salt, watch=watch), guard)
 
     def begin(self, held: Iterable[Held], on_rows: Rows | None = None) -> list[Evaluation]:
         """Lets these catch up in the engine's next steps; a sequence whose wanted logits are there is done."""
@@ -249,6 +256,14 @@ class HeldSequences:
             if evaluation.error is None:
                 evaluation.held.logits = evaluation.last_row(logits)
         return True
+
+    def fail(self, sequence: Sequence, error: Exception) -> bool:
+        """Its evaluation ends with this error. False: not held."""
+        evaluation = self._evaluations.get(sequence)
+        if evaluation is not None:
+            evaluation.error = error
+            self._end(evaluation)
+        return evaluation is not None
 
     def cancel(self, evaluation: Evaluation) -> None:
         """Stops an evaluation that is not done; what it has computed stays."""

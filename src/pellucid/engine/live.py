@@ -33,7 +33,11 @@ class LiveRequest:
         params = request.params
         ending = Ending.of(params, request.stop_ids, context_length)
         sequence = Sequence(
-            request.prompt_ids, request_id=request.request_id, stop_ids=ending.stop_ids, salt=request.salt
+            request.prompt_ids,
+            request_id=request.request_id,
+            stop_ids=ending.stop_ids,
+            salt=request.salt,
+            watch=request.watch,
         )
         if request.companion_ids is not None:
             Pair(

@@ -11,7 +11,7 @@ from pellucid.errors import UsageError
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Logprobs
 from pellucid.sampling.seed import fresh_seed
-from pellucid.types import Int32
+from pellucid.types import Int32, Watch
 
 
 def as_token_ids(ids: Iterable[int] | Int32) -> Int32:
@@ -34,7 +34,8 @@ class Request:
     prompt_ids: int32 [tokens], at least one. stop_ids: the model's end-of-text tokens. seed: of params, or,
     where that is None, a fresh one (below 2^53, so that it survives JSON): read it here to repeat the text.
     salt: cached prefixes are shared with requests of the same salt only.
-    companion_ids: int32, the prompt of a companion sequence (engine/pair.py); None: there is none.
+    companion_ids: int32, the prompt of a companion sequence (engine/pair.py); None: there is none. watch: of its first
+    sample; the others get forks of it.
     """
 
     __slots__ = (
@@ -46,6 +47,7 @@ class Request:
         "seed",
         "stop_ids",
         "strategy",
+        "watch",
     )
 
     def __init__(
@@ -57,8 +59,10 @@ class Request:
         strategy: str = "sample",
         salt: Hashable = None,
         companion_ids: Iterable[int] | Int32 | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self.salt = salt
+        self.watch = watch
         self.companion_ids = None if companion_ids is None else as_token_ids(companion_ids)
         self.request_id = request_id
         self.prompt_ids = as_token_ids(prompt_ids)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pellucid.types import Float32, Int32
+from pellucid.types import Float32, Int32, Watch
 
 if TYPE_CHECKING:
     from pellucid.engine.pair import Pair
@@ -21,7 +21,8 @@ class Sequence:
     num_computed: positions [0, num_computed) have their keys and values in the blocks; it is < num_tokens
     while the sequence waits for its next token. num_registered: leading blocks known to the prefix cache.
     table_version changes whenever block_table does. first_logit: logits are wanted of positions from it on;
-    None: of the last token. salt: prefixes are shared among sequences of equal salt only.
+    None: of the last token. salt: prefixes are shared among sequences of equal salt only. watch: who looks at its
+    rows, or changes them.
 
     num_rows: rows computed for this sequence so far; num_recomputed of them for positions that it had had
     and lost to others, which are those below num_lost. num_reused: positions that it got without computing
@@ -50,6 +51,7 @@ class Sequence:
         "sample_index",
         "stop_ids",
         "table_version",
+        "watch",
     )
 
     def __init__(
@@ -60,7 +62,9 @@ class Sequence:
         sample_index: int = 0,
         stop_ids: Int32 = _NO_IDS,
         salt: Hashable = None,
+        watch: Watch | None = None,
     ) -> None:
+        self.watch = watch
         self.num_tokens = self.num_prompt = len(token_ids)
         self._buffer: Int32 = np.empty(max(64, 2 * len(token_ids)), np.int32)
         self._buffer[: self.num_tokens] = token_ids
@@ -106,6 +110,12 @@ class Sequence:
         """The first position whose logits are wanted."""
         return self.num_tokens - 1 if self.first_logit is None else self.first_logit
 
+    @property
+    def first_fresh(self) -> int:
+        """The first position that is not to be taken from the prefix cache."""
+        needed = None if self.watch is None else self.watch.first_needed()
+        return self.first_wanted if needed is None else min(self.first_wanted, needed)
+
     def rows(self, start: int, stop: int) -> Int32:
         """Tokens [start, stop), drafts after the last token included; a view."""
         return self._buffer[start:stop]
@@ -124,6 +134,8 @@ class Sequence:
         """Forgets the tokens from num_tokens on (BlockPool.truncate forgets their keys and values)."""
         self.num_tokens = num_tokens
         self.num_lost = min(self.num_lost, num_tokens)
+        if self.watch is not None:
+            self.watch.cut(num_tokens)
 
     def drop(self, start: int, count: int) -> None:
         """Takes out the tokens [start, start + count); later ones move to the front (BlockPool.truncate forgets
@@ -136,6 +148,8 @@ class Sequence:
         self.num_dropped += count
         self._dropped_output += count - of_prompt
         self.num_lost = min(self.num_lost, start)
+        if self.watch is not None:
+            self.watch.cut(start)
 
     def advance(self, rows: int) -> None:
         """So many rows of it have been computed; drafts are among them, but count once they are accepted."""
@@ -159,6 +173,7 @@ class Sequence:
             sample_index=sample_index,
             stop_ids=self.stop_ids,
             salt=self.salt,
+            watch=None if self.watch is None else self.watch.fork(),
         )
         child.num_prompt = self.num_prompt
         child.num_dropped, child._dropped_output = self.num_dropped, self._dropped_output

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pellucid.ops.base import Ops
 from pellucid.registry import Registry
-from pellucid.types import Batch, LayerSpec, Logits
+from pellucid.types import Batch, Float32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
 
@@ -33,13 +33,22 @@ class Checkpoint(Protocol):
 
 
 class Model(Protocol):
-    """A loaded model, ready to run."""
+    """A loaded model, ready to run. From `ops` on: for who looks inside (glass/); final_norm and head alone are
+    what turns the residual stream into logits."""
 
     architecture: str
     layers: list[LayerSpec]  # what each layer asks of the KV cache
     width: int
     vocabulary_size: int
     context_length: int  # the longest sequence that the checkpoint was made for
+    ops: Ops
+    blocks: Any  # by layer; `output` is the attention's output projection, `attention_post_norm` is there where one is
+    attention_scales: list[float]  # by layer, of query times key
+    head: Any  # the output projection, for `ops.linear`
+    unembedding: Any  # its rows [vocabulary, width] as a table, for `ops.embed`
+
+    def final_norm(self, x: Float32) -> Float32:
+        """[rows, width] of the residual stream after the last layer -> what the head reads."""
 
     def __call__(self, batch: Batch, cache: Any) -> Logits:
         """One pass: logits [num_logits, vocabulary] of batch.logit_rows, or with batch.choice_only bounds of the

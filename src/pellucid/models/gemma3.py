@@ -122,30 +122,40 @@ class Gemma3:
         full, sliding = _rope_tables(settings, shape, ops)
         self.ropes = [full if window is None else sliding for window in windows]
         self.embedding_scale = float(np.float32(math.sqrt(shape.width)))
-        self.attention_scale = _attention_scale(settings, shape)
+        self.attention_scales = [_attention_scale(settings, shape)] * shape.num_layers
         self.embedding = ops.embedding(embedding)
         self.blocks = [_layer(weights, shape, index, bias) for index in range(shape.num_layers)]
         self.norm = _norm(weights, "norm", shape.width)
         self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=True))
+        self.unembedding = weights.unembedding
         weights.finish()
 
     def __call__(self, batch: Batch, cache: Any) -> Logits:
         ops, eps, head_dim = self.ops, self.shape.norm_eps, self.shape.head_dim
         x = ops.embed(self.embedding, batch.token_ids, self.embedding_scale)
         for index, (layer, rope) in enumerate(zip(self.blocks, self.ropes, strict=True)):
-            h = ops.rms_norm(x, layer.attention_norm, eps)
+            x = batch.site("resid_pre", index, x)
+            h = batch.site("attn_in", index, ops.rms_norm(x, layer.attention_norm, eps))
             q, k, v = ops.linears(h, layer.query, layer.key, layer.value)
             q = ops.rope(ops.rms_norm(q, layer.query_norm, eps), batch.positions, rope, head_dim)
             k = ops.rope(ops.rms_norm(k, layer.key_norm, eps), batch.positions, rope, head_dim)
-            h = ops.attention(q, k, v, cache, index, batch, self.attention_scale)
+            q, k, v = batch.site("q", index, q), batch.site("k", index, k), batch.site("v", index, v)
+            h = ops.attention(q, k, v, cache, index, batch, self.attention_scales[index])
+            h = batch.site("z", index, h)
             if index == len(self.blocks) - 1:  # other rows leave only their K and V behind
                 x, h = ops.rows(x, batch.logit_rows), ops.rows(h, batch.logit_rows)
-            x = ops.add(x, ops.rms_norm(ops.linear(h, layer.output), layer.attention_post_norm, eps))
-            h = ops.rms_norm(x, layer.mlp_norm, eps)
+            h = ops.rms_norm(ops.linear(h, layer.output), layer.attention_post_norm, eps)
+            x = batch.site("resid_mid", index, ops.add(x, batch.site("attn_out", index, h)))
+            h = batch.site("mlp_in", index, ops.rms_norm(x, layer.mlp_norm, eps))
             gate, up = ops.linears(h, layer.gate, layer.up)
             h = ops.linear(ops.glu(gate, up, "gelu_tanh"), layer.down)
-            x = ops.add(x, ops.rms_norm(h, layer.mlp_post_norm, eps))
-        return ops.logits(ops.rms_norm(x, self.norm, eps), self.head, batch)
+            h = batch.site("mlp_out", index, ops.rms_norm(h, layer.mlp_post_norm, eps))
+            x = batch.site("resid_post", index, ops.add(x, h))
+        x = batch.site("final", len(self.blocks), self.final_norm(x))
+        return ops.logits(x, self.head, batch)
+
+    def final_norm(self, x: Float32) -> Float32:
+        return self.ops.rms_norm(x, self.norm, self.shape.norm_eps)
 
 
 def _norm(weights: Weights, noun: str, size: int, layer: int | None = None) -> Float32:

@@ -93,22 +93,34 @@ class GPT2:
         self.blocks = [_layer(weights, ops, width, mlp_width, index) for index in range(num_layers)]
         self.norm = _norm(weights, "norm", width)
         self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=True))
+        self.unembedding = weights.unembedding
         weights.finish()
 
     def __call__(self, batch: Batch, cache: Any) -> Logits:
         ops, eps = self.ops, self.norm_eps
         x = ops.add(ops.embed(self.embedding, batch.token_ids), ops.embed(self.positions, batch.positions))
         for index, layer in enumerate(self.blocks):
+            x = batch.site("resid_pre", index, x)
             h = ops.layer_norm(x, layer.attention_norm.weight, layer.attention_norm.bias, eps)
+            h = batch.site("attn_in", index, h)
             q, k, v = ops.linears(h, layer.query, layer.key, layer.value)
+            q, k, v = batch.site("q", index, q), batch.site("k", index, k), batch.site("v", index, v)
             h = ops.attention(q, k, v, cache, index, batch, self.attention_scales[index])
+            h = batch.site("z", index, h)
             if index == len(self.blocks) - 1:  # other rows leave only their K and V behind
                 x, h = ops.rows(x, batch.logit_rows), ops.rows(h, batch.logit_rows)
-            x = ops.add(x, ops.linear(h, layer.output))
+            h = batch.site("attn_out", index, ops.linear(h, layer.output))
+            x = batch.site("resid_mid", index, ops.add(x, h))
             h = ops.layer_norm(x, layer.mlp_norm.weight, layer.mlp_norm.bias, eps)
+            h = batch.site("mlp_in", index, h)
             h = ops.activation(ops.linear(h, layer.up), self.activation)
-            x = ops.add(x, ops.linear(h, layer.down))
-        return ops.logits(ops.layer_norm(x, self.norm.weight, self.norm.bias, eps), self.head, batch)
+            h = batch.site("mlp_out", index, ops.linear(h, layer.down))
+            x = batch.site("resid_post", index, ops.add(x, h))
+        x = batch.site("final", len(self.blocks), self.final_norm(x))
+        return ops.logits(x, self.head, batch)
+
+    def final_norm(self, x: Float32) -> Float32:
+        return self.ops.layer_norm(x, self.norm.weight, self.norm.bias, self.norm_eps)
 
 
 def _width_and_heads(settings: Settings) -> tuple[int, int]:

@@ -84,28 +84,39 @@ class Qwen3:
         turn = rotation(settings, shape.head_dim)
         self.context_length = max(shape.context_length, turn.context_length)
         self.rope = ops.rope_table(turn.inv_freq, self.context_length, turn.scale)
+        self.attention_scales = [1.0 / math.sqrt(shape.head_dim)] * shape.num_layers
         self.embedding = ops.embedding(embedding)
         self.blocks = [_layer(weights, shape, index, bias) for index in range(shape.num_layers)]
         self.norm = weights.vector("norm", shape.width)
         self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=False))
+        self.unembedding = weights.unembedding
         weights.finish()
 
     def __call__(self, batch: Batch, cache: Any) -> Logits:
         ops, eps, head_dim = self.ops, self.shape.norm_eps, self.shape.head_dim
         x = ops.embed(self.embedding, batch.token_ids)
         for index, layer in enumerate(self.blocks):
-            h = ops.rms_norm(x, layer.attention_norm, eps)
+            x = batch.site("resid_pre", index, x)
+            h = batch.site("attn_in", index, ops.rms_norm(x, layer.attention_norm, eps))
             q, k, v = ops.linears(h, layer.query, layer.key, layer.value)
             q = ops.rope(ops.rms_norm(q, layer.query_norm, eps), batch.positions, self.rope, head_dim)
             k = ops.rope(ops.rms_norm(k, layer.key_norm, eps), batch.positions, self.rope, head_dim)
-            h = ops.attention(q, k, v, cache, index, batch, 1.0 / math.sqrt(head_dim))
+            q, k, v = batch.site("q", index, q), batch.site("k", index, k), batch.site("v", index, v)
+            h = ops.attention(q, k, v, cache, index, batch, self.attention_scales[index])
+            h = batch.site("z", index, h)
             if index == len(self.blocks) - 1:  # other rows leave only their K and V behind
                 x, h = ops.rows(x, batch.logit_rows), ops.rows(h, batch.logit_rows)
-            x = ops.add(x, ops.linear(h, layer.output))
-            h = ops.rms_norm(x, layer.mlp_norm, eps)
+            h = batch.site("attn_out", index, ops.linear(h, layer.output))
+            x = batch.site("resid_mid", index, ops.add(x, h))
+            h = batch.site("mlp_in", index, ops.rms_norm(x, layer.mlp_norm, eps))
             gate, up = ops.linears(h, layer.gate, layer.up)
-            x = ops.add(x, ops.linear(ops.glu(gate, up, "silu"), layer.down))
-        return ops.logits(ops.rms_norm(x, self.norm, eps), self.head, batch)
+            h = batch.site("mlp_out", index, ops.linear(ops.glu(gate, up, "silu"), layer.down))
+            x = batch.site("resid_post", index, ops.add(x, h))
+        x = batch.site("final", len(self.blocks), self.final_norm(x))
+        return ops.logits(x, self.head, batch)
+
+    def final_norm(self, x: Float32) -> Float32:
+        return self.ops.rms_norm(x, self.norm, self.shape.norm_eps)
 
 
 def _layer(weights: Weights, shape: DecoderShape, index: int, bias: bool | None) -> Layer:

@@ -15,6 +15,14 @@ from pellucid.weights.tensor import Tensor
 # Of K and V: as in capacity.py, which must not import NumPy; in the order of KvFormat in kernels/attention.h.
 KV_FORMATS: Final = ("f32", "f16", "bf16", "q8_0")
 
+# The sites of a model's page (Batch.site), in the order of the page. attn_in, mlp_in: after the block's norm. q, k: as
+# attended, after norm and rotation. z: what the heads give, before the output projection. attn_out, mlp_out: what is
+# added to the residual stream. `final` is a site of layer len(layers): after the final norm, what the head reads.
+SITES: Final = (
+    "resid_pre", "attn_in", "q", "k", "v", "z", "attn_out", "resid_mid", "mlp_in", "mlp_out", "resid_post", "final",
+)  # fmt: skip
+LATE_SITES: Final = frozenset(SITES[6:])  # in the last layer they have Batch.logit_rows only
+
 
 class Ops(Protocol):
     name: str
@@ -56,7 +64,7 @@ class Ops(Protocol):
         """Several `linear` of one x (its rounding shared); same bits as one by one."""
 
     def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
-        """`linear` of the head. Where batch.choice_only says that a choice is all that is wanted, a backend may give
+        """`linear` of the head, of batch.head_rows. Where batch.choice_only says that a choice is all that is wanted, a backend may give
         bounds instead."""
 
     def rms_norm(self, x: Float32, weight: Float32, eps: float) -> Float32:

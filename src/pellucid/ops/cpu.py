@@ -230,6 +230,8 @@ class CpuOps:
         return out
 
     def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
+        if batch.head_rows is not None:
+            x = self.rows(x, batch.head_rows)
         if batch.choice_only and head.is_split:
             return ScreenedRow(self.runner, self.screening, x, head)
         return self.linear(x, head)

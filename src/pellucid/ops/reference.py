@@ -34,6 +34,11 @@ class ReferenceMatrix:
     bias: Float32 | None  # [outputs]
     rounds_input: bool  # whether x is rounded to int8: the weight is quantised
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs)"""
+        return self.values.shape[0], self.values.shape[1]
+
 
 @dataclass(frozen=True)
 class RopeTable:
@@ -123,7 +128,7 @@ class ReferenceOps:
         return out
 
     def logits(self, x: Float32, head: ReferenceMatrix, batch: Batch) -> Float32:
-        return self.linear(x, head)
+        return self.linear(x if batch.head_rows is None else x[batch.head_rows], head)
 
     def linears(self, x: Float32, *weights: ReferenceMatrix) -> tuple[Float32, ...]:
         return tuple(self.linear(x, weight) for weight in weights)

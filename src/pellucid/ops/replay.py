@@ -15,7 +15,7 @@ import numpy as np
 from pellucid import _native
 from pellucid.models.base import Model
 from pellucid.ops.cpu import CpuOps, KVCache
-from pellucid.types import Batch, Logits
+from pellucid.types import Batch, Float32, Int32, Logits
 
 MAX_ROWS: Final = 16  # beyond it, the calls cost nothing beside the arithmetic
 MAX_PROGRAMS: Final = 32  # the least recently used goes first
@@ -27,6 +27,34 @@ class _Recorded:
     logits: Logits  # and the one that it writes
     program: Any
     cache: KVCache  # held, so that its id, which is part of the key, stays its own
+    sites: dict[str, Float32]  # what was asked to be looked at: [layers, rows, width] by site
+
+
+class _Gather:
+    """types.PassWatch of a pass that is being recorded: each site looked at is copied into one array by the program
+    itself, so that a replay leaves all of them there."""
+
+    changes = False
+
+    def __init__(self, looks: tuple[tuple[str, int], ...], num_rows: int, runner: Any) -> None:
+        self.looks = looks
+        self.rows: dict[str, Float32] = {}
+        self._runner = runner
+        self._every: Int32 = np.arange(num_rows, dtype=np.int32)
+        self._layers: dict[str, list[int]] = {}
+        for site, layer in looks:
+            self._layers.setdefault(site, []).append(layer)
+
+    def __call__(self, site: str, layer: int, x: Float32) -> Float32:
+        layers = self._layers.get(site, ())
+        if layer in layers:
+            if site not in self.rows:
+                self.rows[site] = np.empty((len(layers), *x.shape), np.float32)
+            self._runner.rows(x, self._every, self.rows[site][layers.index(layer)])
+        return x
+
+    def take(self, rows: dict[str, Float32]) -> None:
+        raise RuntimeError("a pass that is being recorded is not a replay")
 
 
 def _whole(batch: Batch) -> Batch:
@@ -46,7 +74,8 @@ class Replay:
         self._recorded: OrderedDict[tuple[Any, ...], _Recorded | None] = OrderedDict()
 
     def __call__(self, batch: Batch, cache: KVCache) -> Logits:
-        if batch.num_rows > MAX_ROWS:
+        watch = batch.watch
+        if batch.num_rows > MAX_ROWS or (watch is not None and watch.changes):
             return self.model(_whole(batch), cache)
         if batch.choice_only and not self.ops.screening.pays():
             batch = _whole(batch)
@@ -57,6 +86,8 @@ class Replay:
             batch.sequence_ids.tobytes(),
             batch.logit_rows.tobytes(),
             batch.choice_only,
+            b"" if batch.head_rows is None else batch.head_rows.tobytes(),
+            () if watch is None else watch.looks,
         )
         if key not in self._recorded:
             self._recorded[key] = None
@@ -67,6 +98,8 @@ class Replay:
         recorded = self._recorded[key]
         if recorded is None:
             recorded = self._recorded[key] = self._record(batch, cache)
+            if watch is not None:
+                watch.take(recorded.sites)
             return recorded.logits
         np.copyto(recorded.batch.token_ids, batch.token_ids)
         np.copyto(recorded.batch.positions, batch.positions)
@@ -74,10 +107,13 @@ class Replay:
         np.copyto(recorded.batch.block_tables, batch.block_tables)
         self._check(batch, cache)
         self.ops.runner.run(recorded.program)
+        if watch is not None:
+            watch.take(recorded.sites)
         return recorded.logits
 
     def _record(self, batch: Batch, cache: KVCache) -> _Recorded:
         """Runs the pass as usual, on copies of its arrays, and keeps its operations."""
+        gather = None if batch.watch is None else _Gather(batch.watch.looks, batch.num_rows, self.ops.runner)
         own = Batch(
             batch.token_ids.copy(),
             batch.positions.copy(),
@@ -86,13 +122,15 @@ class Replay:
             batch.block_tables.copy(),
             batch.logit_rows.copy(),
             batch.choice_only,
+            None if batch.head_rows is None else batch.head_rows.copy(),
+            gather,
         )
         self.ops.runner.start_recording()
         try:
             logits = self.model(own, cache)
         finally:
             program = self.ops.runner.stop_recording()
-        return _Recorded(own, logits, program, cache)
+        return _Recorded(own, logits, program, cache, {} if gather is None else gather.rows)
 
     def _cover(self, batch: Batch) -> None:
         """Fill the rotation tables; programs that hold a table that has been replaced are forgotten."""

@@ -12,7 +12,7 @@ A stage is a processor under its registered name. Without an `order` of the call
     420 dry             430 no_repeat_ngram  440 encoder_no_repeat   450 functions    460 forced_tokens
     490 dynatemp        500 temperature      580 top_h               590 top_n_sigma  600 top_k
     700 top_p           800 min_p            810 typical             820 epsilon      830 eta
-    840 xtc             900 mirostat         910 adaptive_p
+    840 xtc             900 mirostat         910 adaptive_p          990 force_at
 
 so temperature comes before the cuts, which see the tempered distribution, each renormalised over what the one
 before it left (as in transformers and vLLM; llama.cpp applies its temperature last). `order.py` has the orders of

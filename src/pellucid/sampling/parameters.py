@@ -24,6 +24,10 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
         {"type": "object", "additionalProperties": {"type": "number"}},
         "a mapping of token ids to finite numbers",
     ),
+    "placed": (
+        {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}},
+        "a mapping of places in the output (integers >= 0) to token ids",
+    ),
     "strings": (_STRINGS, "a string or a list of strings, none empty"),
     "names": (_STRINGS, "a name or a list of different names"),
     "sequences": ({"type": "array", "items": {**_IDS, "minItems": 1}}, "a list of lists of token ids"),

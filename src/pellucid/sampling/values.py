@@ -16,7 +16,7 @@ class Invalid(Exception):
 
 
 def normal_form(kind: str, value: Any, in_range: InRange, choices: tuple[str, ...]) -> Any:
-    """ids: ascending, unique. bias: pairs ascending by id. strings: unique. sequence(s): in the order given."""
+    """ids: ascending, unique. bias: pairs ascending by id; placed: by place. strings: unique. sequence(s): in the order given."""
     if kind in ("int", "float"):
         number = as_int(value) if kind == "int" else as_float(value)
         if number is None or not in_range(number):
@@ -33,6 +33,7 @@ def normal_form(kind: str, value: Any, in_range: InRange, choices: tuple[str, ..
         "ids": _ids,
         "strings": _strings,
         "names": _names,
+        "placed": _placed,
         "sequences": _sequences,
         "functions": _functions,
         "schema": _schema,
@@ -46,6 +47,8 @@ def plain(kind: str, value: Any) -> Any:
     """A value in normal form, in JSON types; a function becomes its name."""
     if kind == "bias":
         return {str(token): bias for token, bias in value}
+    if kind == "placed":
+        return {str(place): token for place, token in value}
     if kind == "sequence_bias":
         return [[list(ids), bias] for ids, bias in value]
     if kind == "sequences":
@@ -63,8 +66,10 @@ def largest_id(kind: str, value: Any) -> int:
     """The largest token id that a value in normal form names; -1 if it names none."""
     if kind == "prompt" and not isinstance(value, str) and value:
         return int(max(value))
-    if not value or kind not in ("ids", "bias", "sequences", "sequence_bias"):
+    if not value or kind not in ("ids", "bias", "placed", "sequences", "sequence_bias"):
         return -1
+    if kind == "placed":
+        return max(token for _, token in value)
     if kind in ("ids", "bias"):
         return int(value[-1] if kind == "ids" else value[-1][0])
     return max(int(max(entry if kind == "sequences" else entry[0])) for entry in value)
@@ -146,6 +151,14 @@ def _bias(value: Any, in_range: InRange) -> tuple[tuple[int, float], ...]:
             raise Invalid
         bias[token] = number
     return tuple(sorted(bias.items()))
+
+
+def _placed(value: Any) -> tuple[tuple[int, int], ...]:
+    """Pairs, ascending by place."""
+    whole = _bias(value, lambda _: True)
+    if not all(number.is_integer() for _, number in whole):
+        raise Invalid
+    return tuple((place, _id(int(number))) for place, number in whole)
 
 
 def _sequence_bias(value: Any, in_range: InRange) -> tuple[tuple[tuple[int, ...], float], ...]:

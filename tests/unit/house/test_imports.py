@@ -47,6 +47,8 @@ FRONT |= {
     "beginning",
     "structured",
     "past_rows",
+    "looking",
+    "views",
 }
 INSIDE = {
     "constraints",
@@ -80,7 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": PLAIN | {"sampling"},
     "engine": PLAIN | {"decoding", "sampling", "models.base", "ops.base"},
     "glass.explain": PLAIN | FRONT | {"glass", "sampling"},  # it drives a generation, to tell how it goes
-    "glass": PLAIN | VALUES | {"sampling", "native"},
+    "glass": PLAIN | VALUES | {"sampling", "native", "weights", "ops.base", "models.base"},
     **{name: PLAIN | VALUES | {"sampling", "weights", "text", "models.base"} for name in VALUES},
     # fetch: for the type of the progress that a caller hands to `locate`.
     **dict.fromkeys(FRONT - VALUES, PLAIN | FRONT | INSIDE | {"fetch"}),

@@ -1,0 +1,98 @@
+"""What a request looks at and what it changes on its way through the model: `capture=` and `interventions=`."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pellucid.errors import UsageError
+
+if TYPE_CHECKING:
+    from pellucid.glass.flow import Capture, HasModel
+    from pellucid.glass.intervene import Intervention
+    from pellucid.glass.store import CaptureWatch
+    from pellucid.sampling.params import SamplingParams
+    from pellucid.types import Watch
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Of one request. Neither is there: nothing is watched."""
+
+    capture: Capture | None
+    interventions: tuple[Intervention, ...]
+
+    def overrides(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of SamplingParams that a caller gave, with the tokens that interventions force."""
+        from pellucid.glass.intervene import ForceToken
+
+        forced = {each.step: each.token_id for each in self.interventions if isinstance(each, ForceToken)}
+        if not forced:
+            return dict(given)
+        also = given.get("force_at") or {}
+        return {**given, "force_at": {**dict(also), **forced}}
+
+    def begin(self, llm: HasModel, num_prompt: int, params: SamplingParams | None) -> Watched:
+        """Everything checked against this model, prompt and parameters (None: nothing is generated). UsageError."""
+        from pellucid.glass.apply import InterventionWatch, Together
+        from pellucid.glass.store import CaptureWatch
+
+        if params is not None and params.overflow == "slide":
+            self._check_slide()
+        changes = InterventionWatch(self.interventions, llm.model, num_prompt)
+        store = None
+        if self.capture is not None:
+            self.capture.check_fits(llm, num_prompt, None if params is None else params.max_tokens)
+            store = CaptureWatch(self.capture, llm.model, num_prompt)
+            store.keep_family = params is not None
+        key = changes.key if changes.changes else None
+        if key is None:
+            return Watched(store, store, None)
+        return Watched(Together(changes, store) if store is not None else changes, store, key)
+
+    def _check_slide(self) -> None:
+        if self.capture is not None:
+            raise UsageError(
+                'capture: a context that slides moves its tokens; give overflow="stop" or "error"'
+            )
+        if any(getattr(each, "steps", None) is not None for each in self.interventions):
+            raise UsageError('steps: a context that slides moves its tokens; give overflow="stop" or "error"')
+
+
+@dataclass(frozen=True)
+class Watched:
+    """watch: for the engine. store: what of it captures. key: of the interventions; sequences share keys and values
+    with those of an equal key alone."""
+
+    watch: Watch | None
+    store: CaptureWatch | None
+    key: bytes | None
+
+    def salt(self, cache_salt: str | None) -> Hashable:
+        return cache_salt if self.key is None else (cache_salt, self.key)
+
+
+def looking_of(capture: Any, interventions: Any, count: int) -> list[Looking | None]:
+    """For each of `count` prompts. capture: None, a Capture for all, or a list of as many (with None for none).
+    UsageError: neither; or several would write into one folder."""
+    if capture is None and not interventions:
+        return [None] * count
+    from pellucid.glass.flow import Capture
+    from pellucid.glass.intervene import check_interventions
+
+    checked = check_interventions(interventions if interventions is not None else ())
+    captures = list(capture) if isinstance(capture, Sequence) else [capture] * count
+    if len(captures) != count:
+        raise UsageError(
+            f"capture: expected one Capture, or {count} (one for each prompt), got {len(captures)}"
+        )
+    for each in captures:
+        if each is not None and not isinstance(each, Capture):
+            raise UsageError(f"capture: expected a Capture, got {type(each).__name__}")
+    folders = [each.to for each in captures if each is not None and each.to is not None]
+    if len(set(folders)) != len(folders):
+        raise UsageError(
+            "capture: each prompt needs a folder of its own; give a list of Captures, one for each prompt"
+        )
+    return [Looking(each, checked) if each is not None or checked else None for each in captures]
