@@ -34,11 +34,11 @@ if TYPE_CHECKING:
         UsageError,
     )
     from pellucid.generation import Generation
-    from pellucid.glass.run import Run
-    from pellucid.glass.runfile import read_run
     from pellucid.glass.captured import Captured
     from pellucid.glass.flow import Capture
     from pellucid.glass.intervene import ForceToken, MeanAblate, Patch, Scale, Steer, ZeroAblate
+    from pellucid.glass.run import Run
+    from pellucid.glass.runfile import read_run
     from pellucid.info import ModelInfo, inspect_model
     from pellucid.llm import LLM
     from pellucid.outputs import (
@@ -71,9 +71,9 @@ __all__ = [
     "BeamResult",
     "Bounds",
     "Candidate",
-    "Certificate",
     "Capture",
     "Captured",
+    "Certificate",
     "ChatAnswer",
     "ChatChunk",
     "ChatFileError",

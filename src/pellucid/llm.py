@@ -26,9 +26,9 @@ from pellucid.views import Views
 if TYPE_CHECKING:
     from pellucid import _native
     from pellucid.fetch.progress import Progress
-    from pellucid.recorder import Recorder
     from pellucid.glass.flow import Capture
     from pellucid.glass.intervene import Intervention
+    from pellucid.recorder import Recorder
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.types import Float32

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from pellucid.info import ModelInfo
     from pellucid.limits import Limits
     from pellucid.llm import LLM
-    from pellucid.recorder import Recorder
     from pellucid.looking import Looking
     from pellucid.models.base import Model
+    from pellucid.recorder import Recorder
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
     from pellucid.text.tokenizer import Tokenizer

@@ -24,9 +24,9 @@ from pellucid.text.continuation import ContinuationText
 
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
-    from pellucid.recorder import RequestRecord
     from pellucid.glass.captured import Captured
     from pellucid.looking import Looking, Watched
+    from pellucid.recorder import RequestRecord
     from pellucid.sampling.params import SamplingParams
     from pellucid.sampling.sampler import ConstraintStep
     from pellucid.text.tokenizer import Tokenizer

@@ -34,6 +34,7 @@ SETTINGS = {
     "epsilon": {"epsilon_cutoff": 0.02},
     "eta": {"eta_cutoff": 0.1},
     "exponential_decay": {"exponential_decay_factor": 3.0},
+    "force_at": {"force_at": {0: 7}},
     "forced_tokens": {"forced_eos_ids": [1, 3, 5], "max_tokens": 1},
     "guidance": {"guidance_scale": 2.0},
     "functions": {"logits_processors": [lambda ids, l: l * np.float32(0.3)]},

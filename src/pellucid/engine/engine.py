@@ -203,10 +203,10 @@ class Engine:
                     sequence.watch.prepare(sequence.num_computed, sequence.num_computed + rows)
                 except PellucidError as error:
                     refused.append((sequence, error))
-        for sequence, error in refused:
+        for sequence, problem in refused:
             live = self._live.get(sequence.request_id)
-            if not self.held.fail(sequence, error) and live is not None:
-                self._fail(live, error, events)
+            if not self.held.fail(sequence, problem) and live is not None:
+                self._fail(live, problem, events)
         return [part for part in plan if part[0] in self.scheduler.running] if refused else plan
 
     def _chooses(self, sequence: Sequence) -> bool:

@@ -81,7 +81,7 @@ class InterventionWatch:
 
 
 class Together:
-    """types.Watch: several as one, each with what it asks for; changes come before looks, in the order of the watches."""
+    """types.Watch: several as one, each with what it asks for; changes act in the order of the watches."""
 
     def __init__(self, *watches: Watch) -> None:
         self.watches = watches

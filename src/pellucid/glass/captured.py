@@ -24,8 +24,8 @@ class Captured:
         captured["resid_post"]            # float32 [positions, layers, width]
         captured.at("resid_post", -1)     # float32 [positions, width]
 
-    positions: int32, ascending: what row i is the position of. token_ids: int32, of the whole sequence. missing: runs of
-    positions that were asked for and are not there: (start, stop, why). num_layers: of the model.
+    positions: int32, ascending: what row i is the position of. token_ids: int32, of the whole sequence. missing: runs
+    of positions that were asked for and are not there: (start, stop, why). num_layers: of the model.
     """
 
     def __init__(
@@ -102,7 +102,10 @@ class Captured:
         values = self[site]
         if self.capture.reduce == "norm":
             return values[..., 0]
-        return np.sqrt(np.einsum("plw,plw->pl", values, values, dtype=np.float64)).astype(np.float32)
+        found: Float32 = np.sqrt(np.einsum("plw,plw->pl", values, values, dtype=np.float64)).astype(
+            np.float32
+        )
+        return found
 
     def cosines(self, site: str = "resid_post") -> Float32:
         """How far each layer turns the stream: the cosine between a layer's row and the next one's that was captured,
@@ -118,13 +121,14 @@ class Captured:
     def mean(self, site: str = "resid_post") -> Float32:
         """The mean over positions, for `MeanAblate` and steering: float32 [layers, width]."""
         self._need_values("mean")
-        return self[site].mean(axis=0, dtype=np.float64).astype(np.float32)
+        found: Float32 = self[site].mean(axis=0, dtype=np.float64).astype(np.float32)
+        return found
 
     def digests(self, site: str = "resid_post") -> Array:
         """uint64 [positions, layers]: the first 8 bytes (little endian) of BLAKE2b of each row as it was kept."""
         values = np.ascontiguousarray(self.stored(site))
         flat = values.reshape(-1, values.shape[-1])
-        made = [int.from_bytes(hashlib.blake2b(row, digest_size=8).digest(), "little") for row in flat]
+        made = [int.from_bytes(hashlib.blake2b(row.data, digest_size=8).digest(), "little") for row in flat]
         return np.array(made, np.uint64).reshape(values.shape[:2])
 
     # --- files ----------------------------------------------------------------------------------------
@@ -137,7 +141,7 @@ class Captured:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Captured:
-        """What `save`, or a capture with `to`, has written. Values are read when asked for. Errors: CaptureFileError."""
+        """What `save`, or a capture with `to`, has written. Values are read when asked for. CaptureFileError."""
         from pellucid.glass.shards import load
 
         return load(folder)

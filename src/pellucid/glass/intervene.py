@@ -49,7 +49,7 @@ class Intervention:
         return found
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self) or self.plain() != other.plain():  # type: ignore[attr-defined]
+        if type(other) is not type(self) or self.plain() != other.plain():
             return False
         return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in self.arrays)
 

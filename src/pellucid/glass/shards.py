@@ -63,12 +63,13 @@ class ShardFolder:
         self._number += 1
         self._files.append((name, len(positions)))
 
-    def finish(self, facts: Mapping[str, Any]) -> Captured:
-        """Writes the index. CaptureFileError."""
+    def finish(self, captured: Captured) -> Captured:
+        """Writes the index; the same captured values, of the files. CaptureFileError."""
         if self._number == 0:
             make_empty(self.folder)
             self._number = 1
-        capture: Capture = facts["capture"]
+        facts = captured.facts()
+        capture = captured.capture
         index = {
             "format": "pellucid-capture",
             "version": VERSION,
@@ -112,7 +113,7 @@ def save(captured: Captured, folder: str | os.PathLike[str]) -> None:
     for start in range(0, len(captured), rows):
         part = slice(start, start + rows)
         target.write({site: array[part] for site, array in values.items()}, captured.positions[part])
-    target.finish(captured.facts())
+    target.finish(captured)
 
 
 def load(folder: str | os.PathLike[str]) -> Captured:
@@ -191,7 +192,7 @@ def _write_file(path: Path, *parts: bytes | Array) -> None:
     try:
         with open(temporary, "wb") as file:
             for part in parts:
-                file.write(part)
+                file.write(part if isinstance(part, bytes) else part.data)
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

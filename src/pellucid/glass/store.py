@@ -133,15 +133,20 @@ class CaptureWatch:
             raise self._error
         have = self._have[: len(np.trim_zeros(self._have, "b"))]
         positions = (np.flatnonzero(have) + self._start).astype(np.int32)
-        facts = {
-            "capture": self.capture, "layers": self._layers, "token_ids": np.array(token_ids, np.int32),
-            "positions": positions, "num_layers": len(self.model.layers), "missing": self._missing(have, len(token_ids) - 1),
-        }  # fmt: skip
-        if self._shards is not None:
-            self._write(len(self._have) // PIECE, final=have)
-            return self._shards.finish(facts)
-        index = positions - self._start
-        return Captured(pieces={site: (list(p), index) for site, p in self._pieces.items()}, **facts)
+        pieces = {site: (list(made), positions - self._start) for site, made in self._pieces.items()}
+        found = Captured(
+            capture=self.capture,
+            layers=self._layers,
+            token_ids=np.array(token_ids, np.int32),
+            positions=positions,
+            missing=self._missing(have, len(token_ids) - 1),
+            num_layers=len(self.model.layers),
+            pieces=pieces,
+        )
+        if self._shards is None:
+            return found
+        self._write(len(self._have) // PIECE, final=have)
+        return self._shards.finish(found)
 
     def _missing(self, have: Array, num_computed: int) -> tuple[tuple[int, int, str], ...]:
         """Runs of positions that are wanted and not there, and why."""
@@ -164,8 +169,8 @@ class CaptureWatch:
             end = self._end + room * PIECE
             if self.capture.when_full == "error":
                 raise CaptureError(
-                    f"capture: position {end} would exceed the budget of {budget} bytes ({self._piece_bytes // PIECE} a "
-                    'position); raise it, capture less, or give when_full="stop"'
+                    f"capture: position {end} would exceed the budget of {budget} bytes ({self._piece_bytes // PIECE} "
+                    'a position); raise it, capture less, or give when_full="stop"'
                 )
             more, self._full_at = room, end
         dtype = _DTYPES[self.capture.dtype]

@@ -118,8 +118,8 @@ class Weights:
         return table
 
     def head(self, embedding: Tensor, tied: bool, name: str = "lm_head.weight") -> Any:
-        """The output projection [vocabulary, width]; `unembedding` is the same as a table of rows. GGUF ties it to the embedding where it has none of its
-        own; elsewhere the settings say."""
+        """The output projection [vocabulary, width]; `unembedding` is the same as a table of rows. GGUF ties it to
+        the embedding where it has none of its own; elsewhere the settings say."""
         name = "output.weight" if self.is_gguf else name
         if self._prefix.endswith("language_model.model."):  # image-and-text checkpoints before transformers 5
             name = f"{self._prefix.removesuffix('model.')}{name}"

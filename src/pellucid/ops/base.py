@@ -64,8 +64,8 @@ class Ops(Protocol):
         """Several `linear` of one x (its rounding shared); same bits as one by one."""
 
     def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
-        """`linear` of the head, of batch.head_rows. Where batch.choice_only says that a choice is all that is wanted, a backend may give
-        bounds instead."""
+        """`linear` of the head, of batch.head_rows. Where batch.choice_only says that a choice is all that is wanted,
+        a backend may give bounds instead."""
 
     def rms_norm(self, x: Float32, weight: Float32, eps: float) -> Float32:
         """x / sqrt(mean(x^2) + eps) * weight over groups of len(weight) along the last axis

@@ -16,7 +16,8 @@ class Invalid(Exception):
 
 
 def normal_form(kind: str, value: Any, in_range: InRange, choices: tuple[str, ...]) -> Any:
-    """ids: ascending, unique. bias: pairs ascending by id; placed: by place. strings: unique. sequence(s): in the order given."""
+    """ids: ascending, unique. bias: pairs ascending by id; placed: by place. strings: unique. sequence(s): in the
+    order given."""
     if kind in ("int", "float"):
         number = as_int(value) if kind == "int" else as_float(value)
         if number is None or not in_range(number):
@@ -69,7 +70,7 @@ def largest_id(kind: str, value: Any) -> int:
     if not value or kind not in ("ids", "bias", "placed", "sequences", "sequence_bias"):
         return -1
     if kind == "placed":
-        return max(token for _, token in value)
+        return int(max(token for _, token in value))
     if kind in ("ids", "bias"):
         return int(value[-1] if kind == "ids" else value[-1][0])
     return max(int(max(entry if kind == "sequences" else entry[0])) for entry in value)
