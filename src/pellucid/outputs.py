@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from math import exp
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pellucid.settings import Settings
-
-if TYPE_CHECKING:
-    from pellucid.glass.captured import Captured
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +122,7 @@ class Sample:
     stop_match: str | int | None = None
     logprobs: list[TokenLogprobs] | None = None
     drops: tuple[Drop, ...] = ()
-    captured: Captured | None = field(default=None, repr=False, compare=False)
+    captured: Any = field(default=None, repr=False, compare=False)  # a glass.captured.Captured
 
     @property
     def forfeited(self) -> float | None:
@@ -181,7 +178,8 @@ class GenerationResult:
         return self.outputs[0].logprobs
 
     @property
-    def captured(self) -> Captured | None:
+    def captured(self) -> Any:
+        """The first sample's `Captured`; None: `capture=` was not given."""
         return self.outputs[0].captured
 
     def to_dict(self) -> dict[str, Any]:
