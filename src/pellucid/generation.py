@@ -50,9 +50,8 @@ class Generation:
         self._prompt = prompt
         self._tokenizer = llm.tokenizer
         self.extra: Any = None  # what `save` was given beside the generation
-        self.restored: list[
-            Generation
-        ] = []  # the other branches of its file: held here, or they would be gone
+        # The other branches of its file: held here, or they would be gone.
+        self.restored: list[Generation] = []
         self._log = log if log is not None else OutputLog(llm.tokenizer, held, plan)
         self._pending: Step | None = None
         self.edition = 0  # grows with every change: a Step of an earlier one is past
@@ -321,6 +320,11 @@ class Generation:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _repr_html_(self) -> str:
+        from pellucid.report.notebook import generation_html
+
+        return generation_html(self)
 
     def __repr__(self) -> str:
         after, end = self._log.num_output, self._log.finish_reason or "goes on"

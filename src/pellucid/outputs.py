@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from math import exp
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pellucid.settings import Settings
+
+if TYPE_CHECKING:
+    from pellucid.report.notebook import Piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,28 +217,27 @@ class GenerationResult:
         return f"GenerationResult({body}; {self.summary()})"
 
     def _repr_html_(self) -> str:
-        prompt = "" if self.prompt is None else f'<span style="opacity:.55">{_escape(self.prompt)}</span>'
+        from pellucid.report.notebook import Piece, note, token_strip
+
+        prompt = [] if self.prompt is None else [Piece(self.prompt, dim=True)]
         blocks = "".join(
-            f'<div style="white-space:pre-wrap;margin:.3em 0">{prompt}{_sample_html(sample)}'
-            f'<div style="opacity:.55;font-size:85%">{_escape(_why(sample))}</div></div>'
-            for sample in self.outputs
+            token_strip([*prompt, *_pieces(sample)]) + note(_why(sample)) for sample in self.outputs
         )
-        footer = f'<div style="opacity:.55;font-size:85%">{_escape(self.summary())}</div>'
-        return f"<div>{blocks}{footer}</div>"
+        return f"<div>{blocks}{note(self.summary())}</div>"
 
 
-def _sample_html(sample: Sample) -> str:
-    """The text; with log-probabilities, one span a token, shaded by its probability."""
+def _pieces(sample: Sample) -> list[Piece]:
+    """The text; with log-probabilities, one piece a token, and its alternatives where the pointer is."""
+    from pellucid.report.notebook import Piece
+
     if not sample.logprobs:
-        return _escape(sample.text)
-    spans = []
+        return [Piece(sample.text)]
+    pieces = []
     for token in sample.logprobs:
-        probability = exp(token.logprob)
         others = ", ".join(f"{a.text!r} {exp(a.logprob):.3f}" for a in token.top)
-        title = f"{token.token_id}: p = {probability:.3f}" + (f"; {others}" if others else "")
-        shade = f"background:rgba(255,140,0,{0.6 * (1 - probability):.2f})"
-        spans.append(f'<span style="{shade}" title="{_escape(title)}">{_escape(token.text)}</span>')
-    return "".join(spans)
+        title = f"{token.token_id}: p = {exp(token.logprob):.3f}" + (f"; {others}" if others else "")
+        pieces.append(Piece(token.text, token.logprob, title=title))
+    return pieces
 
 
 def _quoted(text: str, limit: int = 60) -> str:
@@ -253,9 +255,3 @@ def _why(sample: Sample) -> str:
     dropped = sum(drop.count for drop in sample.drops)
     slid = f", {_count(dropped, 'token')} dropped from the context" if dropped else ""
     return f"finished: {sample.finish_reason}{match}{slid}"
-
-
-def _escape(text: str) -> str:
-    from html import escape  # for notebooks only: it takes a millisecond to import
-
-    return escape(text)

@@ -154,6 +154,11 @@ class Captured:
         gaps = sum(stop - start for start, stop, _ in self.missing)
         return f"Captured({len(self)} positions, {shapes}" + (f"; {gaps} positions missing)" if gaps else ")")
 
+    def _repr_html_(self) -> str:
+        from pellucid.report.notebook import captured_html
+
+        return captured_html(self)
+
     def _need_values(self, what: str) -> None:
         if self.capture.reduce is not None:
             raise UsageError(f"{what}: only norms were kept; capture with reduce=None")

@@ -46,7 +46,13 @@ def curves(tokens: Sequence[TokenView], index: int) -> str:
             "other token. A gap: no other token was left.",
             border,
         ),
-        _figure(index, (seconds,), "ms", "Time of the forward pass and the choice of each token.", border),
+        _figure(
+            index,
+            (seconds,),
+            "ms",
+            "Time of the forward pass, which other sequences may have shared, and of its choices.",
+            border,
+        ),
     ]
     return "".join(figures)
 

@@ -82,10 +82,13 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": PLAIN | {"sampling"},
     "engine": PLAIN | {"decoding", "sampling", "models.base", "ops.base"},
     "glass.explain": PLAIN | FRONT | {"glass", "sampling"},  # it drives a generation, to tell how it goes
-    "glass": PLAIN | VALUES | {"sampling", "native", "weights", "ops.base", "models.base"},
-    **{name: PLAIN | VALUES | {"sampling", "weights", "text", "models.base"} for name in VALUES},
+    "glass": PLAIN | VALUES | {"report.notebook", "sampling", "native", "weights", "ops.base", "models.base"},
+    **{
+        name: PLAIN | VALUES | {"sampling", "weights", "text", "models.base", "report.notebook"}
+        for name in VALUES
+    },
     # fetch: for the type of the progress that a caller hands to `locate`.
-    **dict.fromkeys(FRONT - VALUES, PLAIN | FRONT | INSIDE | {"fetch"}),
+    **dict.fromkeys(FRONT - VALUES, PLAIN | FRONT | INSIDE | {"fetch", "report.notebook"}),
     # native: `Arena`, memory for the weights that is asked for before NumPy is imported, and its way to the backend.
     **dict.fromkeys(("loading", "llm", "open_model"), PLAIN | FRONT | INSIDE | {"fetch", "native"}),
     "recorder": PLAIN | FRONT | INSIDE | {"__init__"},  # the version, for the file's header

@@ -139,7 +139,9 @@
     const position = branch.positions ? branch.positions[i] : branch.at + i;
     const keys = make("p", undefined, "keys");
     keys.append(make("kbd", "\u2190"), " ", make("kbd", "\u2192"), " next token, ", make("kbd", "\u2191"), " ", make("kbd", "\u2193"), " line or layer, ", make("kbd", "Home"), " ", make("kbd", "End"));
-    panel.replaceChildren(make("h2", label(token[TEXT])), said(token), facts(token, position), alternatives(token), choice(token), lens(token, layer), keys);
+    const close = make("button", "close", "close");
+    close.addEventListener("click", () => { pinned = null; panel.replaceChildren(); });
+    panel.replaceChildren(close, make("h2", label(token[TEXT])), said(token), facts(token, position), alternatives(token), choice(token), lens(token, layer), keys);
     panel.scrollTop = 0;
     mark(b, i, layer);
   }
