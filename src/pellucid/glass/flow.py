@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -27,7 +27,8 @@ class HasModel(Protocol):
 class Capture:
     """Which activations are kept of a prompt and of every token that follows it.
 
-    sites: of `ops.base.SITES`. layers: None: all; negative numbers count from the end. positions: "all", "prompt",
+    sites: of `ops.base.SITES`. layers: None: all; negative numbers count from the end; a mapping gives each site its
+    own. positions: "all", "prompt",
     "generated" (from the last token of the prompt on: the rows from which tokens were chosen), or (start, stop), stop
     None: to the end. reduce: None, or "norm": the L2 norm of each row in place of its values. dtype: "float32" (the
     very bits), "float16" (an error where a value is beyond 65504) or "bfloat16" (rounded to nearest, ties to even).
@@ -42,7 +43,7 @@ class Capture:
     """
 
     sites: tuple[str, ...] = ("resid_post",)
-    layers: tuple[int, ...] | None = None
+    layers: tuple[int, ...] | Mapping[str, tuple[int, ...]] | None = None
     positions: str | tuple[int, int | None] = "all"
     reduce: str | None = None
     dtype: str = "float32"
@@ -59,11 +60,13 @@ class Capture:
         if not given:
             raise UsageError("sites: expected at least one")
         set_("sites", tuple(dict.fromkeys(check_site(site) for site in given)))
-        if self.layers is not None:
-            layers: Iterable[Any] = self.layers if isinstance(self.layers, Iterable) else (self.layers,)
-            set_("layers", tuple(check_layer(layer, "layers") for layer in layers))
-            if not self.layers:
-                raise UsageError("layers: expected at least one, or None for all")
+        if isinstance(self.layers, Mapping):
+            for site in self.layers:
+                if site not in self.sites:
+                    raise UsageError(f"layers: {site!r:.40} is none of the sites {', '.join(self.sites)}")
+            set_("layers", {site: _check_layers(layers) for site, layers in self.layers.items()})
+        elif self.layers is not None:
+            set_("layers", _check_layers(self.layers))
         if self.positions not in ("all", "prompt", "generated"):
             set_("positions", check_range(self.positions, 'positions: "all", "prompt", "generated" or'))
         _check_choice("reduce", self.reduce, (None, "norm"))
@@ -78,7 +81,8 @@ class Capture:
 
     def layers_of(self, model: Model) -> dict[str, tuple[int, ...]]:
         """By site: the layers that are kept. UsageError: the model has no such layer."""
-        return {site: site_layers(model, site, self.layers) for site in self.sites}
+        own = self.layers if isinstance(self.layers, Mapping) else dict.fromkeys(self.sites, self.layers)
+        return {site: site_layers(model, site, own.get(site)) for site in self.sites}
 
     def widths(self, model: Model) -> dict[str, int]:
         """By site: values that are kept of one position and layer."""
@@ -115,6 +119,15 @@ class Capture:
                 f"capture: {tokens} positions take {needed} bytes, more than the budget of {self.budget}; raise it, "
                 'capture fewer sites, layers or positions, lower max_tokens, or give when_full="stop"'
             )
+
+
+def _check_layers(given: Any) -> tuple[int, ...]:
+    layers = tuple(
+        check_layer(layer, "layers") for layer in (given if isinstance(given, Iterable) else (given,))
+    )
+    if not layers:
+        raise UsageError("layers: expected at least one, or None for all")
+    return layers
 
 
 def _check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:

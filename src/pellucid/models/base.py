@@ -47,6 +47,8 @@ class Model(Protocol):
     head: Any  # the output projection, for `ops.linear`
     unembedding: Any  # its rows [vocabulary, width] as a table, for `ops.embed`
 
+    norm: Any  # of final_norm: the factors [width], or for a layer norm `weight` and `bias`
+
     def final_norm(self, x: Float32) -> Float32:
         """[rows, width] of the residual stream after the last layer -> what the head reads."""
 

@@ -82,7 +82,9 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": PLAIN | {"sampling"},
     "engine": PLAIN | {"decoding", "sampling", "models.base", "ops.base"},
     "glass.explain": PLAIN | FRONT | {"glass", "sampling"},  # it drives a generation, to tell how it goes
-    "glass": PLAIN | VALUES | {"report.notebook", "sampling", "native", "weights", "ops.base", "models.base"},
+    "glass": PLAIN
+    | VALUES
+    | {"report.notebook", "sampling", "native", "weights", "ops.base", "ops.reference", "models.base"},
     **{
         name: PLAIN | VALUES | {"sampling", "weights", "text", "models.base", "report.notebook"}
         for name in VALUES

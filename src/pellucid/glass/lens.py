@@ -1,0 +1,123 @@
+"""The logit lens: what each layer would predict if it were the last (nostalgebraist 2020).
+
+The rows of all layers go through the model's own final norm and head together, as so many rows of one pass: the head's
+weights are read once for all of them, and the last layer's row gives the logits of the model, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from pellucid.glass.captured import Captured
+from pellucid.glass.flow import Capture
+from pellucid.models.base import Model
+from pellucid.sampling.distribution import Distribution
+from pellucid.types import Array, Float32, Int32
+
+LOGITS_BYTES: Final = 64 << 20  # of logits that are there at a time
+Guard = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Rows are positions, columns are layers: "embed" (what goes into the first), then each layer's output; the last
+    column is the model's own distribution.
+
+    positions: int32 [rows], row i is what was known at that position, and predicts the token after it. layers: their
+    names. tokens: int32 [rows], the token looked for in each row: what followed there, unless others were named.
+    top_ids: int32 [rows, layers, k] and top_logprobs: float32, the most probable tokens, best first. ranks: int32
+    [rows, layers] of `tokens` (0: the most probable), logprobs: float32 [rows, layers] of them. entropies: float32
+    [rows, layers], in nats.
+    """
+
+    positions: Int32
+    layers: tuple[str, ...]
+    tokens: Int32
+    top_ids: Int32
+    top_logprobs: Float32
+    ranks: Int32
+    logprobs: Float32
+    entropies: Float32
+
+    def settled(self) -> Int32:
+        """By row: the first column from which on the looked-for token is the most probable to the end; len(layers)
+        where it is not even in the last. int32 [rows]."""
+        wrong = self.ranks != 0
+        last_wrong = len(self.layers) - 1 - np.argmax(wrong[:, ::-1], axis=1)
+        return np.where(wrong.any(axis=1), last_wrong + 1, 0).astype(np.int32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {name: getattr(self, name).tolist() for name in _ARRAYS} | {"layers": list(self.layers)}
+
+
+_ARRAYS = ("positions", "tokens", "top_ids", "top_logprobs", "ranks", "logprobs", "entropies")
+
+
+def lens_capture(num_layers: int, positions: tuple[int, int | None]) -> Capture:
+    """What the lens needs: the stream before the first layer and after each."""
+    every = tuple(range(num_layers))
+    return Capture(("resid_pre", "resid_post"), {"resid_pre": (0,), "resid_post": every}, positions)
+
+
+def stream_of(captured: Captured) -> Float32:
+    """float32 [positions, layers + 1, width]: before the first layer, and after each. UsageError: not captured."""
+    first = captured.at("resid_pre", 0)[:, None]
+    rest = [captured.at("resid_post", layer)[:, None] for layer in range(captured.num_layers)]
+    return np.concatenate([first, *rest], axis=1)
+
+
+def readout(model: Model, stream: Float32) -> Float32:
+    """Rows of the residual stream [rows, width] -> logits [rows, vocabulary], as the model makes them."""
+    x = np.ascontiguousarray(stream, np.float32)
+    found: Float32 = model.ops.linear(model.final_norm(x), model.head)
+    return found
+
+
+def make_lens(model: Model, stream: Float32, positions: Int32, tokens: Int32, k: int, guard: Guard) -> Lens:
+    """stream: [rows, layers + 1, width]; tokens: [rows], -1: the most probable of the last layer. guard: held while
+    the model's operations run."""
+    rows, columns, width = stream.shape
+    count = rows * columns
+    vocabulary = model.vocabulary_size
+    k = min(k, vocabulary)
+    top_ids = np.empty((count, k), np.int32)
+    top_logprobs = np.empty((count, k), np.float32)
+    ranks, logprobs = np.empty(count, np.int32), np.empty(count, np.float32)
+    entropies = np.empty(count, np.float32)
+    wanted = tokens.astype(np.int32).copy()
+    flat = stream.reshape(count, width)
+    at_once = max(1, LOGITS_BYTES // (4 * vocabulary))
+    for start in range(
+        count - 1, -1, -at_once
+    ):  # from the end: the last layer comes before those that look for it
+        first = max(0, start - at_once + 1)
+        with guard():
+            logits = readout(model, flat[first : start + 1])
+        for i in range(start, first - 1, -1):
+            found, row = Distribution(logits[i - first]), i // columns
+            ids = found.top(k)
+            if wanted[row] < 0:
+                wanted[row] = ids[0]
+            token = int(wanted[row])
+            top_ids[i] = ids
+            top_logprobs[i] = [found.logprob(each) for each in ids]
+            logprobs[i], ranks[i] = found.logprob(token), found.rank(token)
+            entropies[i] = found.entropy
+    names = ("embed", *map(str, range(columns - 1)))
+    shape: Callable[[Array], Any] = lambda array: array.reshape(rows, columns, *array.shape[1:])  # noqa: E731
+    return Lens(
+        positions,
+        names,
+        wanted,
+        shape(top_ids),
+        shape(top_logprobs),
+        shape(ranks),
+        shape(logprobs),
+        shape(entropies),
+    )
