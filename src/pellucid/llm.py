@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from pellucid.choosing import Choosing
 from pellucid.errors import UsageError
+from pellucid.hindsight import Hindsight
 from pellucid.loading import DEFAULT_MODEL, LoadOptions
 from pellucid.looking import looking_of
 from pellucid.many import generate_all, in_windows, run_many
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     Record = Recorder | str | os.PathLike[str] | None
 
 
-class LLM(OpenModel, Sessions, Choosing, Scoring, Views):
+class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight):
     """A loaded model.
 
         llm = LLM("smollm2-135m-instruct")

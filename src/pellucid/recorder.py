@@ -146,6 +146,7 @@ class RequestRecord:
         self._load = llm.settings
         self._context = llm.context_length
         self._branches: dict[int, int] = {}  # by sample
+        self._done: dict[int, tuple[int, int]] = {}  # by sample: rows computed and positions reused so far
 
     def begin(self, running: RunningRequest, request: Request) -> None:
         """The engine has taken it."""
@@ -175,6 +176,8 @@ class RequestRecord:
             branch, writer = self._branch(event.sample_index), self._recorder.writer
             if made_by is None:
                 raise RuntimeError("a token without a pass")
+            before = self._done.get(event.sample_index, (0, 0))
+            self._done[event.sample_index] = event.num_computed, event.num_reused
             writer.step(
                 branch,
                 RunToken(
@@ -183,6 +186,8 @@ class RequestRecord:
                     from_draft=event.from_draft,
                     pass_number=made_by.number,
                     num_rows=made_by.num_rows,
+                    num_computed=event.num_computed - before[0],
+                    num_reused=event.num_reused - before[1],
                     schedule=made_by.schedule,
                     forward=made_by.forward,
                     choose=made_by.choose,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,13 +11,14 @@ from click.core import ParameterSource
 
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console
-from pellucid.errors import UsageError
+from pellucid.errors import PellucidError, UsageError
 from pellucid.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions
 from pellucid.settings import COMMAND_LINE
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
+    from pellucid.glass.run import Run
     from pellucid.llm import LLM
     from pellucid.sampling.parameters import Parameter
     from pellucid.settings import Settings
@@ -121,22 +122,39 @@ def given(names: Iterable[str]) -> dict[str, Any]:
     }
 
 
-def open_llm() -> LLM:
-    """Load the model as the command line says."""
+def open_for_run(run: Run) -> LLM:
+    """The model of a recorded run, or --model; what decides numbers as in the run where the command line does not say.
+    RunFileError: it is another model."""
+    from pellucid.glass.rows import check_model, load_options_of
+
+    said = given(LOAD_NAMES)
+    llm = open_llm(said.get("model", run.model_name), load_options_of(run))
+    try:
+        check_model(run, llm)
+    except PellucidError:
+        llm.close()
+        raise
+    return llm
+
+
+def open_llm(model: str | None = None, otherwise: Mapping[str, Any] | None = None) -> LLM:
+    """Load the model as the command line says. model: in place of its. otherwise: fields of LoadOptions where it says
+    nothing."""
     from pellucid.llm import LLM
 
     said = given(LOAD_NAMES)
+    named = otherwise or {}
     options = LoadOptions(
         num_threads=said.get("threads"),
-        context_length=said.get("context"),
+        context_length=said.get("context", named.get("context_length")),
         prefill_chunk=said.get("chunk"),
-        kv_format=said.get("kv_format"),
+        kv_format=said.get("kv_format", named.get("kv_format")),
         kv_memory=said.get("kv_memory"),
-        backend=said.get("backend"),
+        backend=said.get("backend", named.get("backend")),
         origin=COMMAND_LINE,
     )
     context = click.get_current_context()
-    return LLM.from_options(context.params["model"], options, arena=context.obj)
+    return LLM.from_options(model or context.params["model"], options, arena=context.obj)
 
 
 class SamplingCommand(click.Command):

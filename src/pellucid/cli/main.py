@@ -40,16 +40,16 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Commands(click.Group):
-    """Finds `command` in cli/NAME.py. Files that start with "_" are shared parts, not commands."""
+    """Finds `command` in cli/NAME.py (what-if in what_if.py). Files that start with "_" are shared parts."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         names = (file.stem for file in Path(__file__).parent.glob("*.py"))
-        return sorted(name for name in names if name != "main" and not name.startswith("_"))
+        return sorted(name.replace("_", "-") for name in names if name != "main" and not name.startswith("_"))
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in self.list_commands(ctx):
             return None
-        command = importlib.import_module(f"pellucid.cli.{name}").command
+        command = importlib.import_module(f"pellucid.cli.{name.replace('-', '_')}").command
         if not isinstance(command, click.Command):
             raise RuntimeError(f"cli/{name}.py: `command` is no click command")
         return command

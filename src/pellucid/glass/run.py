@@ -23,7 +23,9 @@ class RunToken:
     plan: index into `RunBranch.plans`. from_draft: it was guessed before its logits were there. digest: of the
     hidden state from which its logits came (`glass.digests`), None where it was not recorded; layers: of each
     layer's output there. sketch: a projection of the same hidden state, from which a gap can be estimated.
-    pass_number, num_rows: the forward pass, and its rows of all sequences. Seconds: schedule, forward and choose are
+    pass_number, num_rows: the
+    forward pass, and its rows of all sequences. num_computed, num_reused: rows computed, and positions found without
+    that, for this branch since its last token (None: nobody chose this one). Seconds: schedule, forward and choose are
     the whole pass's, text is the token's own. altered: the logits that the caller had changed, token id -> value;
     None: none.
     """
@@ -38,6 +40,8 @@ class RunToken:
     layers: tuple[int, ...] | None = None
     pass_number: int = 0
     num_rows: int = 0
+    num_computed: int | None = None
+    num_reused: int | None = None
     schedule: float = 0.0
     forward: float = 0.0
     choose: float = 0.0

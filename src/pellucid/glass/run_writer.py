@@ -17,9 +17,9 @@ from pellucid.types import Float32
 
 VERSION = 1
 HEADER, BRANCH, STEP, TOKENS, CUT, PLAN, DROP, END, ALTERED, ARRAY = range(1, 11)
-# branch, token id, kind, flags, plan, layers, pass, its rows, seconds (schedule, forward, choose, text), digest,
-# sketch; then uint64 [layers]
-STEP_HEAD = struct.Struct("<IiBBHHIHffffQf")
+# branch, token id, kind, flags, plan, layers, pass, its rows, rows computed and positions reused for the branch,
+# seconds (schedule, forward, choose, text), digest, sketch; then uint64 [layers]
+STEP_HEAD = struct.Struct("<IiBBHHIHIIffffQf")
 TOKENS_HEAD = struct.Struct("<IB")  # branch, kind; then int32 ids
 CUT_BODY = struct.Struct("<II")  # branch, how many tokens stay
 DROP_BODY = struct.Struct("<IIII")  # branch, after, start, count
@@ -70,6 +70,8 @@ class RunWriter:
                 len(layers),
                 token.pass_number & 0xFFFFFFFF,
                 min(token.num_rows, 0xFFFF),
+                token.num_computed or 0,
+                token.num_reused or 0,
                 token.schedule,
                 token.forward,
                 token.choose,

@@ -129,6 +129,11 @@ class Sampler:
         return "top" if "top" in scopes else "token"
 
     @property
+    def stateful(self) -> bool:
+        """Whether a choice depends on the choices before it, beyond their tokens."""
+        return bool(self._stateful)
+
+    @property
     def chooses(self) -> bool:
         """Whether bounds of the logits are enough to choose (types.Screened)."""
         decided = list(self.stages) == [name for name in ("temperature", "min_p") if name in self.stages]

@@ -16,7 +16,7 @@ from pellucid.cli.main import Commands, main
 from pellucid.sampling.params import SamplingParams
 
 COMMANDS = sorted(
-    file.stem
+    file.stem.replace("_", "-")
     for file in Path(pellucid.cli.__file__).parent.glob("*.py")
     if file.stem != "main" and not file.stem.startswith("_")
 )

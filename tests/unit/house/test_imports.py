@@ -31,7 +31,7 @@ VALUES = {
 }
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
-FRONT |= {"scoring", "recorder"}
+FRONT |= {"scoring", "recorder", "hindsight"}
 FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
 FRONT |= {"search", "search_space", "held_tree", "certificate", "choosing", "beams", "reranking"}
@@ -64,6 +64,8 @@ INSIDE = {
     "ops.base",
     "glass",
 }
+# Of the glass box: what makes a run again needs a model that is open.
+GLASS_FRONT = {"glass.rows", "glass.choices", "glass.replay", "glass.what_if"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "errors": set(),
@@ -98,12 +100,15 @@ ALLOWED: dict[str, set[str]] = {
     "report": PLAIN | FRONT | {"glass", "sampling", "text"},
     "report.html": set(),
     "report.notebook": {"report.html"},
+    **dict.fromkeys(GLASS_FRONT, PLAIN | FRONT | INSIDE | GLASS_FRONT),
+    "hindsight": PLAIN | FRONT | INSIDE | GLASS_FRONT,
     "cli._start": {"cli", "fetch", "native"},
     "__init__": PLAIN | FRONT | {"text", "sampling", "weights.locate", "glass"},
     "__main__": {"cli", "cli._start"},
     "tui": PLAIN | FRONT | {"glass", "sampling"},
     "cli": PLAIN
     | FRONT
+    | GLASS_FRONT
     | {
         "__init__",
         "glass",

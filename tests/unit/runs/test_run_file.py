@@ -46,15 +46,25 @@ def write_one(path):
     writer = RunWriter(path, HEADER)
     a = writer.begin(BRANCH, [5, 6, 7])
     first = token(
-        3, 9, digest=2**64 - 1, sketch=0.5, layers=(1, 2**63), pass_number=7, num_rows=3, schedule=0.25, forward=0.5,
+        3, 9, digest=2**64 - 1, sketch=0.5, layers=(1, 2**63), pass_number=7, num_rows=3, num_computed=9,
+        num_reused=2, schedule=0.25, forward=0.5,
         choose=0.125, text=0.0625, from_draft=True,
     )  # fmt: skip
     writer.step(a, first)
-    second = token(4, 10, kind="forced", altered={4: -np.inf, 300: 1.5}, digest=0, sketch=0.0)
+    second = token(
+        4,
+        10,
+        kind="forced",
+        num_computed=0,
+        num_reused=0,
+        altered={4: -np.inf, 300: 1.5},
+        digest=0,
+        sketch=0.0,
+    )
     writer.step(a, second)
     b = writer.begin({"request": 0, "parent": a, "forked_at": 4, "sample_index": 1, "strategy": "sample"})
     writer.plan(b, PLAN)
-    third = token(4, 11, plan=1)
+    third = token(4, 11, plan=1, num_computed=1, num_reused=0)
     writer.step(b, third)
     writer.tokens(b, "given", [1, 2, 3])
     writer.cut(b, 6)
@@ -62,9 +72,9 @@ def write_one(path):
     writer.end(a, {"finish_reason": "stop", "stop_match": "x", "timings": {"total": 1.5}})
     writer.end(b, {"finish_reason": None, "stop_match": 7, "timings": {}})
     c = writer.begin({**BRANCH, "request": 1, "prompt": None}, [1, 2, 3, 4])
-    writer.step(c, token(4, 5))
+    writer.step(c, token(4, 5, num_computed=0, num_reused=0))
     writer.drop(c, RunDrop(1, 1, 2))
-    writer.step(c, token(3, 6))
+    writer.step(c, token(3, 6, num_computed=0, num_reused=0))
     writer.cut(c, 2)
     writer.tokens(c, "prompt", [8])
     writer.close()
@@ -103,7 +113,10 @@ def test_any_beginning_is_read_up_to_its_last_whole_frame(tmp_path):
         ends.append(at + 5 + len(payload) + 4)
     assert ends[-1] == len(data)
     whole = read_run(path)
-    for length in range(len(data)):
+    near = {end + i for end in ends for i in range(-3, 12)}
+    for length in sorted(near | set(range(0, len(data), 17))):
+        if not 0 <= length <= len(data):
+            continue
         cut.write_bytes(data[:length])
         if length < ends[2]:
             with pytest.raises(RunFileError, match="magic|cut before the end"):
@@ -120,7 +133,7 @@ def test_every_changed_byte_is_found(tmp_path):
     write_one(path)
     data = path.read_bytes()
     rng = np.random.default_rng(3)
-    for place in range(len(data)):
+    for place in {*range(0, len(data), 3), *range(60), *range(len(data) - 60, len(data))}:
         changed = bytearray(data)
         changed[place] ^= int(rng.integers(1, 256))
         broken.write_bytes(changed)
@@ -153,7 +166,7 @@ def test_hostile_frames_with_right_checksums_are_one_line(tmp_path):
     frames = [(kind, payload) for _, kind, payload in FrameReader(str(path))]
     rng = np.random.default_rng(8)
     refused = 0
-    for _ in range(1500):
+    for _ in range(400):
         mutated = frames.copy()
         index = int(rng.integers(len(frames)))
         kind, payload = mutated[index]
@@ -184,7 +197,7 @@ def test_hostile_frames_with_right_checksums_are_one_line(tmp_path):
         else:
             for branch in run.branches:
                 assert all(t.token_id >= 0 and t.plan < len(branch.plans) for t in branch.tokens)
-    assert refused > 700
+    assert refused > 200
 
 
 def test_the_check_byte_knows_every_changed_byte():

@@ -1,0 +1,52 @@
+"""`pellucid replay`: a recorded run made again, and compared bit by bit."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from pellucid.cli import _console, _options
+
+if TYPE_CHECKING:
+    from pellucid.glass.replay import Replay
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pellucid replay run.pellucid
+  pellucid replay run.pellucid --threads 1 --chunk 7 --generate
+  pellucid replay run.pellucid -m other-place/model.gguf --json
+
+Exit code 0: equal; 1: not equal, and the first step, layer and gap are told. The model is the one that the file
+names, or --model; its KV format, context and backend are those of the run, or as given here.
+"""
+)
+@click.argument("file", type=click.Path(dir_okay=False))
+@_options.load_options
+@click.option(
+    "--generate",
+    is_flag=True,
+    help="Generate all requests again, together, token by token; without it every position is computed in long passes "
+    "and every choice is made again, which is quicker.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(file: str, generate: bool, as_json: bool, **options: object) -> None:
+    """Make a recorded run again and prove that it is the same."""
+    from pellucid.glass.runfile import read_run
+
+    run = read_run(file)
+    with _options.open_for_run(run) as llm:
+        done: Replay = llm.replay(run, way="generate" if generate else "rows")
+        text_of = llm.tokenizer.token_text
+        if as_json:
+            click.echo(json.dumps(done.to_dict(), ensure_ascii=False))
+        else:
+            for line in done.lines(text_of):
+                click.echo(_console.visible(line))
+    if run.num_cut_bytes:
+        _console.note(f"{file}: the last {run.num_cut_bytes} bytes are no whole frame: the run was cut off")
+    if not done.equal:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,38 @@
+"""`pellucid what-if`: where other settings would first have changed a recorded text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from pellucid.cli import _console, _options
+
+
+@click.command(
+    cls=_options.SamplingCommand,
+    epilog="""\b
+Examples:
+  pellucid what-if run.pellucid --top-p 0.8
+  pellucid what-if run.pellucid --seed 7 --temperature 1.2
+  pellucid what-if run.pellucid --max-tokens 10 --json
+
+The choices are made again over the same logits; nothing is generated. What is not given is as in the run.
+""",
+)
+@click.argument("file", type=click.Path(dir_okay=False))
+@_options.load_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(file: str, as_json: bool, **options: Any) -> None:
+    """Show where other settings would first have changed a recorded text."""
+    from pellucid.glass.runfile import read_run
+
+    run, sampling = read_run(file), _options.sampling_values()
+    with _options.open_for_run(run) as llm:
+        found = llm.what_if(run, **sampling)
+        if as_json:
+            click.echo(json.dumps(found.to_dict(), ensure_ascii=False, default=str))
+        else:
+            for line in found.lines(llm.tokenizer.token_text):
+                click.echo(_console.visible(line))

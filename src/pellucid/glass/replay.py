@@ -1,0 +1,205 @@
+"""A run made again, and proved to be the same bit by bit, or the first step that is not.
+
+Two ways. "rows": every position is computed again in long passes, as a prompt is, and every choice is made again
+from its row; quick, and itself a test of the contract, since the run went one token a pass. "generate": the requests
+are generated again, all together.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from pellucid.errors import RunFileError, UsageError
+from pellucid.glass.choices import SAMPLED, Choices
+from pellucid.glass.diff import Parting, parting, spoken, step_parting
+from pellucid.glass.rows import RunHistory, check_model, numbers_differ, walk
+from pellucid.glass.run import DRAWN, Run, RunBranch, RunToken
+from pellucid.glass.runfile import read_run
+from pellucid.types import Float32
+
+if TYPE_CHECKING:
+    from pellucid.llm import LLM
+
+
+@dataclass
+class BranchReplay:
+    """first: the first difference (a: then, b: now); None: equal. num_tokens: computed again; num_choices: of those,
+    made again; num_digests, num_layers: hidden states and outputs of layers that were compared; num_different: steps
+    that differ in any of it (rows only: of a generation, what follows the first difference says nothing)."""
+
+    index: int
+    num_tokens: int = 0
+    num_choices: int = 0
+    num_digests: int = 0
+    num_layers: int = 0
+    num_different: int = 0
+    first: Parting | None = None
+
+    def note(self, found: Parting | None) -> None:
+        self.num_different += found is not None
+        self.first = self.first or found
+
+
+@dataclass
+class Replay:
+    """What came of it. notes: what could not be compared, and why."""
+
+    run: Run
+    way: str
+    seconds: float = 0.0
+    branches: list[BranchReplay] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Whether all that was compared is the same."""
+        return not any(branch.first for branch in self.branches)
+
+    def lines(self, text_of: Any = None) -> list[str]:
+        """For a terminal."""
+        count = {name: sum(getattr(b, name) for b in self.branches) for name in _COUNTED}
+        told = ", ".join(f"{count[name]} {word}" for name, word in _COUNTED.items() if count[name])
+        lines = [
+            f"{'equal' if self.equal else 'not equal'}: {told or 'nothing to compare'}, {self.seconds:.2f} s"
+        ]
+        for branch in self.branches:
+            if branch.first is not None:
+                words = spoken(branch.first, text_of).replace(" in a", " then").replace(" in b", " now")
+                more = f"; {branch.num_different} steps differ in all" if branch.num_different > 1 else ""
+                lines.append(f"branch {branch.index}, {words}{more}")
+        return lines + self.notes
+
+    def to_dict(self) -> dict[str, Any]:
+        from dataclasses import asdict
+
+        branches = [asdict(branch) for branch in self.branches]
+        return {
+            "equal": self.equal,
+            "way": self.way,
+            "seconds": self.seconds,
+            "branches": branches,
+            "notes": self.notes,
+        }
+
+
+_COUNTED = {
+    "num_tokens": "tokens",
+    "num_choices": "choices made again",
+    "num_digests": "hidden states compared",
+    "num_layers": "outputs of layers compared",
+}
+
+
+def replay(llm: LLM, run: Run, way: str = "rows") -> Replay:
+    """Make the run again on `llm` and compare. way: "rows" or "generate".
+
+    Errors: RunFileError (another model; parameters that no file can hold), UsageError, those of `generate`."""
+    if way not in ("rows", "generate"):
+        raise UsageError(f"replay: expected way 'rows' or 'generate', got {way!r:.40}")
+    check_model(run, llm)
+    done = Replay(run, way, notes=[f"differs from the run: {each}" for each in numbers_differ(run, llm)])
+    begun = perf_counter()
+    if way == "rows":
+        for branch in run.branches:
+            done.branches.append(_by_rows(llm, branch, done.notes))
+    else:
+        _by_generating(llm, run, done)
+    done.seconds = perf_counter() - begun
+    return done
+
+
+def _by_rows(llm: LLM, branch: RunBranch, notes: list[str]) -> BranchReplay:
+    choices, result = Choices(llm, branch), BranchReplay(branch.index)
+    own = 0 if branch.forked_at is None else max(0, branch.forked_at - len(branch.prompt_ids))
+    sampled = branch.strategy in SAMPLED
+    if not sampled:
+        notes.append(
+            f"branch {branch.index}: choices of '{branch.strategy}' are made again by way of generating only"
+        )
+
+    def take(index: int, token: RunToken, history: RunHistory, row: Float32) -> None:
+        chosen = token.token_id
+        if token.kind == DRAWN and sampled:
+            chosen = choices.choose(token, history, row)
+        if index < own:
+            return  # its parent's
+        result.num_tokens += 1
+        result.num_choices += token.kind == DRAWN and sampled
+        now = RunToken(token.position, chosen, token.kind, token.plan)
+        result.note(step_parting(index, token, now))
+
+    walk(llm, branch, take, start=0 if choices.stateful else own)
+    return result
+
+
+def _by_generating(llm: LLM, run: Run, done: Replay) -> None:
+    """Requests whose tokens were all drawn; the others are told of."""
+    requests: dict[int, list[RunBranch]] = {}
+    for branch in run.branches:
+        requests.setdefault(branch.request, []).append(branch)
+    able = []
+    for number, branches in requests.items():
+        if all(len(b.plans) == 1 and all(t.kind == DRAWN for t in b.tokens) for b in branches):
+            able.append(branches)
+        else:
+            done.notes.append(f"request {number} was driven by hand: replay it by rows")
+    if not able:
+        raise RunFileError(f"{run.path}: no request can be generated again; replay it by rows")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "again"
+        _generate(llm, able, path)
+        again = read_run(path)
+    now: dict[int, list[RunBranch]] = {}
+    for branch in again.branches:
+        now.setdefault(branch.request, []).append(branch)
+    for number, branches in enumerate(able):
+        by_sample = {branch.sample_index: branch for branch in now[number]}
+        for branch in branches:
+            done.branches.append(_compare(branch, by_sample[branch.sample_index]))
+    done.branches.sort(key=lambda branch: branch.index)
+
+
+def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path) -> None:
+    """All of them at a time, recorded in the same order."""
+    from pellucid.recorder import Recorder
+
+    with Recorder(path) as recorder:
+        recorder.attach(llm)
+        running = []
+        for branches in requests:
+            first = branches[0]
+            most = max(len(branch.tokens) for branch in branches)
+            params = first.params.replace(seed=_signed(first.seed))
+            if any(branch.finish_reason in (None, "abort", "deadline", "error") for branch in branches):
+                params = params.replace(max_tokens=most, deadline=None)  # it was ended from outside
+            running.append(llm._prepare(first.prompt_ids, params, False, False, {}, record=recorder,
+                                        cache_salt=first.cache_salt))  # fmt: skip
+        for request in running:
+            llm._driver.add(request)
+        for request in running:
+            while not request.done:
+                llm._driver.advance(request)
+            if request.error is not None:
+                raise request.error
+
+
+def _signed(seed: int) -> int:
+    """As a parameter: seeds count modulo 2^64."""
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+def _compare(then: RunBranch, now: RunBranch) -> BranchReplay:
+    result = BranchReplay(then.index)
+    ended_outside = then.finish_reason in (None, "abort", "deadline", "error")
+    if ended_outside:
+        now.tokens = now.tokens[: len(then.tokens)]
+    result.note(parting(then, now))
+    pairs = list(zip(then.tokens, now.tokens, strict=False))
+    result.num_tokens = result.num_choices = len(pairs)
+    result.num_digests = sum(a.digest is not None and b.digest is not None for a, b in pairs)
+    result.num_layers = sum(len(a.layers) for a, b in pairs if a.layers is not None and b.layers is not None)
+    return result

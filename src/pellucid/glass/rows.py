@@ -1,0 +1,191 @@
+"""The rows of logits of a run, computed again: many positions a pass, with the bits that the run had.
+
+What a token was chosen from depends on the tokens before it, their positions and the model alone, so a run needs no
+logits in its file: all its positions are computed in long passes, as a prompt is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pellucid.errors import RunFileError
+from pellucid.glass.run import PROMPT, Run, RunBranch, RunToken
+from pellucid.types import Float32, Int32
+
+if TYPE_CHECKING:
+    from pellucid.engine.held import Held
+    from pellucid.llm import LLM
+
+Take = Callable[[int, RunToken, "RunHistory", Float32], None]
+"""Takes (index among the branch's tokens, the token, what stood before it, its logits as the model gave them)."""
+
+
+@dataclass(frozen=True)
+class RunHistory:
+    """`sampling.base.History` of one token of a run."""
+
+    token_ids: Int32
+    num_prompt: int
+    num_generated: int
+    num_dropped: int
+    sample_index: int
+    stop_ids: Int32
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Tokens [first, last) of a branch, between two drops of a full context. context: ids before the first, as they
+    stood then; num_prompt: how many of those are the prompt; num_dropped and dropped_output: taken out so far."""
+
+    first: int
+    last: int
+    context: list[int]
+    num_prompt: int
+    num_dropped: int
+    dropped_output: int
+
+
+def segments(branch: RunBranch) -> Iterator[Segment]:
+    """The whole branch; one segment where nothing was dropped. RunFileError: drops that the tokens contradict."""
+    context, num_prompt = branch.prompt_ids.copy(), len(branch.prompt_ids)
+    first = dropped = dropped_output = 0
+    ids = branch.output_ids
+    for drop in branch.drops:
+        yield Segment(first, drop.after, context.copy(), num_prompt, dropped, dropped_output)
+        context += ids[first : drop.after]
+        if drop.start + drop.count > len(context) or drop.after < first:
+            raise RunFileError(f"branch {branch.index}: a drop of tokens that are not there")
+        of_prompt = min(max(0, num_prompt - drop.start), drop.count)
+        del context[drop.start : drop.start + drop.count]
+        num_prompt -= of_prompt
+        dropped += drop.count
+        dropped_output += drop.count - of_prompt
+        first = drop.after
+    yield Segment(first, len(ids), context, num_prompt, dropped, dropped_output)
+
+
+class Histories:
+    """Of a segment's tokens: `at(index)` is what stood before token `index` (or before the one that would come
+    next)."""
+
+    def __init__(self, branch: RunBranch, segment: Segment) -> None:
+        self._branch, self._segment = branch, segment
+        tokens = branch.tokens[segment.first : segment.last]
+        self.token_ids: Int32 = np.array(segment.context + [token.token_id for token in tokens], np.int32)
+        self._borders = [segment.num_prompt]  # before each token, and after the last
+        for place, token in enumerate(tokens, len(segment.context) + 1):
+            self._borders.append(place if token.kind == PROMPT else self._borders[-1])
+        self._stops = [np.array(sorted(plan.stop_ids), np.int32) for plan in branch.plans]
+
+    def at(self, index: int) -> RunHistory:
+        segment, branch = self._segment, self._branch
+        offset = index - segment.first
+        ids, num_prompt = self.token_ids[: len(segment.context) + offset], self._borders[offset]
+        plan = branch.tokens[index].plan if index < len(branch.tokens) else len(branch.plans) - 1
+        generated = len(ids) - num_prompt + segment.dropped_output
+        return RunHistory(
+            ids, num_prompt, generated, segment.num_dropped, branch.sample_index, self._stops[plan]
+        )
+
+
+def walk(llm: LLM, branch: RunBranch, take: Take, *, start: int = 0, stop: int | None = None) -> None:
+    """Calls take for the tokens [start, stop) of a branch, in order; the rows are valid during the call, which must not
+    use the LLM. Nothing is taken from the prefix cache: every position is computed. Logits that the caller had
+    altered are given as the model gave them (`altered` changes them).
+    Errors: RunFileError, those of `LLM.logits`, and what `take` raises."""
+    stop = len(branch.tokens) if stop is None else stop
+    driver = llm._open_driver()
+    for segment in segments(branch):
+        first, last = max(start, segment.first), min(stop, segment.last)
+        if first >= last:
+            continue
+        histories = Histories(branch, segment)
+        row_of_first = len(segment.context) - 1 + first - segment.first
+        held = driver.hold(histories.at(last - 1).token_ids, salt=("run", object()))
+        held.first_logit = row_of_first
+
+        index_of_row_0 = first - row_of_first
+
+        def on_rows(
+            _: Held,
+            position: int,
+            rows: Float32,
+            histories: Histories = histories,
+            shift: int = index_of_row_0,
+        ) -> None:
+            for index, row in enumerate(rows, position + shift):
+                take(index, branch.tokens[index], histories.at(index), row)
+
+        try:
+            driver.evaluate([held], on_rows)
+        finally:
+            held.close()
+
+
+def altered(token: RunToken, row: Float32) -> Float32:
+    """The logits that the choice started from: the model's, or what the caller had made of them."""
+    if not token.altered:
+        return row
+    ids = np.fromiter(token.altered, np.int64)
+    if ids.max() >= len(row):
+        raise RunFileError(
+            f"position {token.position}: altered logits of token {ids.max()}, which is not there"
+        )
+    changed = row.copy()
+    changed[ids] = np.fromiter(token.altered.values(), np.float32)
+    return changed
+
+
+def open_for_run(run: Run, model: str | None = None, **overrides: Any) -> LLM:
+    """The model of a run, loaded as the run had it (KV format, context length, backend); overrides: arguments of
+    `LLM` that replace those. Errors: those of `LLM`; RunFileError: it is another model, or computes other numbers."""
+    from pellucid.llm import LLM
+
+    options = {
+        name: run.load[name].value for name in ("backend", "kv_format", "context_length") if name in run.load
+    }
+    llm = LLM(model or run.model_name, **{**options, **overrides})
+    try:
+        check_model(run, llm)
+    except RunFileError:
+        llm.close()
+        raise
+    return llm
+
+
+def load_options_of(run: Run) -> dict[str, Any]:
+    """What of the run's way of loading decides its numbers and its end."""
+    return {
+        name: run.load[name].value for name in ("backend", "kv_format", "context_length") if name in run.load
+    }
+
+
+_SPOKEN = {"architecture": "architecture", "tokenizer": "tokenizer", "weights": "weights"}
+
+
+def check_model(run: Run, llm: LLM) -> None:
+    """RunFileError: the run was of another architecture, tokenizer or weights. What else may differ
+    (`numbers_differ`) is for a replay to find out."""
+    from pellucid.fingerprint import fingerprint
+
+    prints = fingerprint(llm)
+    for name, spoken in _SPOKEN.items():
+        if run.model.get(name) != prints[name]:
+            raise RunFileError(
+                f"{run.path}: is a run of another model: its {spoken} {str(run.model.get(name))[:16]}, here "
+                f"{str(prints[name])[:16]}; give the model that it names ({run.model_name[:60]!a})"
+            )
+
+
+def numbers_differ(run: Run, llm: LLM) -> list[str]:
+    """Which parts of the fingerprint that change numbers are other than in the run, in words."""
+    from pellucid.fingerprint import fingerprint
+
+    prints = fingerprint(llm)
+    names = {"backend": "backend", "kv_format": "KV format", "numbers": "arithmetic"}
+    return [f"{word}: {str(run.model.get(name))[:16]} then, {str(prints[name])[:16]} now"
+            for name, word in names.items() if run.model.get(name) != prints[name]]  # fmt: skip

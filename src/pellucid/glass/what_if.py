@@ -1,0 +1,271 @@
+"""What other settings would have made of a run: the choices made again over the same logits, without generating.
+
+Up to the first other token the logits are those of the run, so where the text would first have changed is exact. What
+would have followed is another text; only generating tells it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pellucid.engine.ending import Ending
+from pellucid.errors import UsageError
+from pellucid.glass.choices import SAMPLED, Choices
+from pellucid.glass.noise import numeric_noise
+from pellucid.glass.record import Record, Seconds, manifest_of, mask_of
+from pellucid.glass.rows import RunHistory, altered, check_model, walk
+from pellucid.glass.run import DRAWN, Run, RunBranch, RunToken
+from pellucid.glass.why import Why
+from pellucid.sampling.params import SamplingParams
+from pellucid.sampling.sampler import NoTokenLeftError, Sampler
+from pellucid.text.continuation import ContinuationText
+from pellucid.types import Float32
+
+if TYPE_CHECKING:
+    from pellucid.llm import LLM
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The first change of a branch. index: the step; text_before: of the tokens up to it. was, would_be: token ids;
+    None: the text ended there, or would have. reason: why it would end or go on, "" where another token is chosen.
+    then, now: the records of both choices."""
+
+    index: int
+    position: int
+    was: int | None
+    would_be: int | None
+    reason: str = ""
+    text_before: str = ""
+    then: Why | None = field(default=None, repr=False)
+    now: Why | None = field(default=None, repr=False)
+
+
+@dataclass
+class BranchWhatIf:
+    """turn: None: the same text. others: steps after it at which the other settings would have chosen otherwise,
+    too, had the text been what it was; None: they feed back, so that it cannot be said. num_tokens: looked at."""
+
+    index: int
+    num_tokens: int
+    turn: Turn | None = None
+    others: list[int] | None = None
+    error: str | None = None
+
+
+@dataclass
+class WhatIf:
+    """Of each branch of a run. changed: what is set otherwise, name -> (then, now)."""
+
+    run: Run
+    changed: dict[str, tuple[Any, Any]]
+    branches: list[BranchWhatIf] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        return not any(branch.turn or branch.error for branch in self.branches)
+
+    def lines(self, text_of: Any) -> list[str]:
+        """For a terminal."""
+        lines = []
+        for branch in self.branches:
+            head = f"branch {branch.index}: " if len(self.branches) > 1 else ""
+            turn = branch.turn
+            if branch.error is not None:
+                lines.append(f"{head}{branch.error}")
+            if turn is None:
+                lines += (
+                    [f"{head}the same text: {branch.num_tokens} choices made again"]
+                    if branch.error is None
+                    else []
+                )
+                continue
+            if turn.was is None and turn.would_be is None:
+                lines.append(f"{head}the same {branch.num_tokens} tokens; {turn.reason}")
+                continue
+            was = "the end" if turn.was is None else repr(text_of(turn.was))
+            now = "the end" if turn.would_be is None else repr(text_of(turn.would_be))
+            why = f" ({turn.reason})" if turn.reason else ""
+            lines.append(f"{head}step {turn.index}, position {turn.position}: {now} in place of {was}{why}")
+            lines.append(f"  after {turn.text_before[-60:]!r}")
+            lines += [
+                f"  {word}: {each.sentence}"
+                for word, each in (("then", turn.then), ("now", turn.now))
+                if each
+            ]
+            if branch.others is not None and turn.would_be is not None:
+                lines.append(
+                    f"  {len(branch.others)} later choices of {branch.num_tokens} would have differed on the same text"
+                )
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "same": self.same,
+            "changed": {name: list(pair) for name, pair in self.changed.items()},
+            "branches": [
+                {
+                    "index": branch.index,
+                    "num_tokens": branch.num_tokens,
+                    "error": branch.error,
+                    "others": branch.others,
+                    "turn": None if branch.turn is None else _turn(branch.turn),
+                }
+                for branch in self.branches
+            ],
+        }
+
+
+def _turn(turn: Turn) -> dict[str, Any]:
+    plain = {
+        name: getattr(turn, name)
+        for name in ("index", "position", "was", "would_be", "reason", "text_before")
+    }
+    return plain | {name: each and each.to_dict() for name, each in (("then", turn.then), ("now", turn.now))}
+
+
+def what_if(llm: LLM, run: Run, params: SamplingParams | None = None, **overrides: Any) -> WhatIf:
+    """The choices of a run with other parameters: `params` (None: the run's) with these fields replaced.
+
+    Errors: UsageError (nothing is changed; a field that cannot be changed after the fact), RunFileError,
+    ConstraintError."""
+    check_model(run, llm)
+    if "n" in overrides or (
+        params is not None and params.n != 1 and any(b.params.n != params.n for b in run.branches)
+    ):
+        raise UsageError("what-if: n cannot be changed; there are as many samples as the run has")
+    if params is None and not overrides:
+        raise UsageError(
+            "what-if: nothing is set otherwise; give a sampling parameter, such as --top-p 0.8 or --seed 7"
+        )
+    changed: dict[str, tuple[Any, Any]] = {}
+    result = WhatIf(run, changed)
+    for branch in run.branches:
+        before = branch.params_of(0).replace(seed=_signed(branch.seed))
+        after = llm._bound((params or before).replace(**overrides))
+        if params is not None and params.seed is None and "seed" not in overrides:
+            after = after.replace(seed=before.seed)
+        then, now = before.to_dict(), after.to_dict()
+        changed.update({name: (then[name], now[name]) for name in now if then[name] != now[name]})
+        result.branches.append(_Branch(llm, branch, after).look())
+    return result
+
+
+def _signed(seed: int) -> int:
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+class _Branch:
+    def __init__(self, llm: LLM, branch: RunBranch, params: SamplingParams) -> None:
+        self._llm, self._branch, self._params = llm, branch, params
+        self._then = Choices(llm, branch)
+        seed = branch.seed if params.seed is None else params.seed
+        self._sampler, self._seed = Sampler(params.replace(logprobs=None), seed), seed
+        self._stops = Ending.of(params, llm._need().eos_ids, llm.context_length)
+        self._text = ContinuationText(llm.tokenizer, params.stop)
+        self._pieces: list[str] = []
+        self._result = BranchWhatIf(branch.index, len(branch.tokens))
+        self._others: list[int] = []
+
+    def look(self) -> BranchWhatIf:
+        branch = self._branch
+        if branch.strategy not in SAMPLED:
+            self._result.error = (
+                f"the choices of '{branch.strategy}' are not made from one row of logits alone"
+            )
+            return self._result
+        walk(self._llm, branch, self._take)
+        if self._result.turn is None and self._result.error is None and branch.tokens:
+            self._after_the_end()
+        feeds_back = self._sampler.stateful
+        self._result.others = None if feeds_back or self._result.turn is None else self._others
+        return self._result
+
+    def _take(self, index: int, token: RunToken, history: RunHistory, row: Float32) -> None:
+        if self._result.error is not None:
+            return
+        states = self._then.states(token, history)
+        if self._then.stateful and token.kind == DRAWN:
+            self._then.choose(token, history, row)
+        turned = self._result.turn is not None
+        if token.kind != DRAWN or (turned and self._sampler.stateful):
+            self._follow(index, token, turned)
+            return
+        asked = RunHistory(history.token_ids, history.num_prompt, history.num_generated, history.num_dropped,
+                           history.sample_index, self._stops.stop_ids)  # fmt: skip
+        own = self._sampler.states(asked)
+        try:
+            chosen = self._sampler.choose(asked, altered(token, row)).token_id
+        except NoTokenLeftError as error:
+            if not turned:
+                self._result.error = str(error)
+            return
+        if chosen == token.token_id:
+            self._follow(index, token, turned)
+        elif turned:
+            self._others.append(index)
+        else:
+            logits = row.copy()
+            then = self._why(token, history, logits, states, self._then.params[token.plan], token.token_id)
+            now = self._why(token, asked, logits, own, self._params, chosen)
+            self._turn(index, token.position, token.token_id, chosen, "", then, now)
+
+    def _follow(self, index: int, token: RunToken, turned: bool) -> None:
+        """The same token: does the text end with it, where it went on?"""
+        if turned:
+            return
+        reason = self._stops.reason(token.token_id, index + 1, token.position + 1)
+        if reason not in ("eos", "stop"):
+            self._pieces.append(self._text.push(token.token_id))
+        if self._text.stop_string is not None:
+            reason = "stop"
+        last = index + 1 == len(self._branch.tokens)
+        if reason is not None and not last:
+            self._turn(index + 1, token.position + 1, self._branch.tokens[index + 1].token_id, None, reason)
+
+    def _after_the_end(self) -> None:
+        """The same tokens to the end: would it have gone on?"""
+        branch = self._branch
+        last, was = branch.tokens[-1], branch.finish_reason
+        reason = self._stops.reason(last.token_id, len(branch.tokens), last.position + 1)
+        if was in ("eos", "stop", "length") and reason is None and self._text.stop_string is None:
+            self._turn(
+                len(branch.tokens),
+                last.position + 1,
+                None,
+                None,
+                f"it ended by {was}, and would have gone on",
+            )
+
+    def _turn(self, index: int, position: int, was: int | None, would_be: int | None, reason: str,
+              then: Why | None = None, now: Why | None = None) -> None:  # fmt: skip
+        self._result.turn = Turn(index, position, was, would_be, reason, "".join(self._pieces), then, now)
+
+    def _why(
+        self,
+        token: RunToken,
+        history: RunHistory,
+        logits: Float32,
+        states: Any,
+        params: SamplingParams,
+        chosen: int,
+    ) -> Why:
+        llm = self._llm
+        return Why(
+            Record(
+                position=token.position,
+                token_id=chosen,
+                kind=DRAWN,
+                history=history,
+                logits=logits,
+                params=params,
+                seed=self._seed if params is self._params else self._branch.plans[token.plan].seed,
+                states=states,
+                manifest=manifest_of(history, mask_of(llm._need().model.layers)),
+                seconds=Seconds(),
+                noise_margin=numeric_noise(llm.info.formats),
+                text_of=llm.tokenizer.token_text,
+                effective_logits=altered(token, logits),
+            )
+        )
