@@ -83,10 +83,22 @@ class Hindsight:
         if isinstance(source, RunBranch):
             return source
         if isinstance(source, GenerationResult):
-            return branch_of_result(source, sample)
+            branch = branch_of_result(source, sample)
+            branch.companion_ids = self._companion_of(branch)
+            return branch
         run = _run(source)
         check_model(run, cast("LLM", self))
         return run.branch(sample)
+
+    def _companion_of(self, branch: RunBranch) -> list[int] | None:
+        """The prompt of guidance's second sequence, which a result does not hold as ids."""
+        params, llm = branch.params, cast("LLM", self)
+        ways = [llm._companion(branch.prompt_ids, params, special) for special in (False, True)]
+        if ways[0] != ways[1]:
+            raise UsageError(
+                "negative_prompt: a result does not tell whether its control tokens were text; record the run"
+            )
+        return ways[0]
 
 
 def _run(source: Any) -> Run:

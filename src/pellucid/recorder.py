@@ -165,6 +165,7 @@ class RequestRecord:
                     "plan": plan_data(plan),
                     "interventions": [],
                     "cache_salt": running.cache_salt,
+                    "companion_ids": None if running.companion_ids is None else list(running.companion_ids),
                 },
                 running.run_ids,
             )

@@ -183,6 +183,7 @@ class _Beginning:
         self.token_ids = history.token_ids[:0]
         self.num_prompt = self.num_generated = self.num_dropped = 0
         self.sample_index, self.stop_ids = history.sample_index, history.stop_ids
+        self.companion_logits: Float32 | None = None
 
 
 def _before_all(history: History) -> History:

@@ -174,6 +174,8 @@ def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path) -> None:
             first = branches[0]
             most = max(len(branch.tokens) for branch in branches)
             params = first.params.replace(seed=_signed(first.seed))
+            if first.companion_ids is not None:
+                params = params.replace(negative_prompt=first.companion_ids)
             if any(branch.finish_reason in (None, "abort", "deadline", "error") for branch in branches):
                 params = params.replace(max_tokens=most, deadline=None)  # it was ended from outside
             running.append(llm._prepare(first.prompt_ids, params, False, False, {}, record=recorder,

@@ -7,7 +7,7 @@ logits in its file: all its positions are computed in long passes, as a prompt i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from pellucid.types import Float32, Int32
 if TYPE_CHECKING:
     from pellucid.engine.held import Held
     from pellucid.llm import LLM
+
+COMPANION_ROWS = 64  # logits of a companion sequence (guidance) that are held at a time
 
 Take = Callable[[int, RunToken, "RunHistory", Float32], None]
 """Takes (index among the branch's tokens, the token, what stood before it, its logits as the model gave them)."""
@@ -34,6 +36,7 @@ class RunHistory:
     num_dropped: int
     sample_index: int
     stop_ids: Int32
+    companion_logits: Float32 | None = None
 
 
 @dataclass(frozen=True)
@@ -98,32 +101,63 @@ def walk(llm: LLM, branch: RunBranch, take: Take, *, start: int = 0, stop: int |
     altered are given as the model gave them (`altered` changes them).
     Errors: RunFileError, those of `LLM.logits`, and what `take` raises."""
     stop = len(branch.tokens) if stop is None else stop
-    driver = llm._open_driver()
     for segment in segments(branch):
         first, last = max(start, segment.first), min(stop, segment.last)
-        if first >= last:
-            continue
-        histories = Histories(branch, segment)
-        row_of_first = len(segment.context) - 1 + first - segment.first
-        held = driver.hold(histories.at(last - 1).token_ids, salt=("run", object()))
-        held.first_logit = row_of_first
+        if first < last:
+            _Walk(llm, branch, segment, take).run(first, last)
 
-        index_of_row_0 = first - row_of_first
 
-        def on_rows(
-            _: Held,
-            position: int,
-            rows: Float32,
-            histories: Histories = histories,
-            shift: int = index_of_row_0,
-        ) -> None:
-            for index, row in enumerate(rows, position + shift):
-                take(index, branch.tokens[index], histories.at(index), row)
+class _Walk:
+    """Over the tokens of one segment."""
 
+    def __init__(self, llm: LLM, branch: RunBranch, segment: Segment, take: Take) -> None:
+        self._driver = llm._open_driver()
+        self._branch, self._segment, self._take = branch, segment, take
+        self._histories = Histories(branch, segment)
+
+    def run(self, first: int, last: int) -> None:
+        companion = self._branch.companion_ids
+        if companion is None:
+            self._rows(first, last, None)
+            return
+        if self._segment.first or self._segment.last < len(self._branch.tokens):
+            raise RunFileError(
+                f"branch {self._branch.index}: guidance and a context that slides do not go together"
+            )
+        for at in range(first, last, COMPANION_ROWS):
+            stop = min(at + COMPANION_ROWS, last)
+            output = [token.token_id for token in self._branch.tokens[: stop - 1]]
+            others: list[Float32] = []
+            self._evaluate(companion + output, len(companion) - 1 + at, _keeping(others))
+            self._rows(at, stop, others)
+
+    def _rows(self, first: int, last: int, companions: list[Float32] | None) -> None:
+        row_of_first = len(self._segment.context) - 1 + first - self._segment.first
+
+        def on_row(position: int, row: Float32) -> None:
+            index = first + position - row_of_first
+            history = self._histories.at(index)
+            if companions is not None:
+                history = replace(history, companion_logits=companions[index - first])
+            self._take(index, self._branch.tokens[index], history, row)
+
+        self._evaluate(self._histories.at(last - 1).token_ids, row_of_first, on_row)
+
+    def _evaluate(self, ids: Any, first_row: int, on_row: Callable[[int, Float32], None]) -> None:
+        def on_rows(_: Held, position: int, rows: Float32) -> None:
+            for place, row in enumerate(rows, position):
+                on_row(place, row)
+
+        held = self._driver.hold(ids, salt=("run", object()))
+        held.first_logit = first_row
         try:
-            driver.evaluate([held], on_rows)
+            self._driver.evaluate([held], on_rows)
         finally:
             held.close()
+
+
+def _keeping(rows: list[Float32]) -> Callable[[int, Float32], None]:
+    return lambda _, row: rows.append(row.copy())
 
 
 def altered(token: RunToken, row: Float32) -> Float32:

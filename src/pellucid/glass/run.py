@@ -78,8 +78,8 @@ class RunBranch:
     forked_at: the branch that it came from, and how many tokens (the prompt counted) the two had in common; its
     `prompt_ids` and `tokens` begin with those, whose kinds and records are the parent's. request: counts the
     requests of the file. finish_reason: None: still running when the file ends, or a Generation that may go on.
-    undone: tokens that a rewind took back. timings: seconds, as of a result. interventions: as `glass/intervene.py`
-    writes them.
+    undone: tokens that a rewind took back. timings: seconds, as of a result. companion_ids: the prompt of guidance's
+    second sequence. interventions: as `glass/intervene.py` writes them.
     """
 
     index: int
@@ -101,6 +101,7 @@ class RunBranch:
     interventions: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)
     cache_salt: str | None = None
+    companion_ids: list[int] | None = None
 
     @property
     def output_ids(self) -> list[int]:

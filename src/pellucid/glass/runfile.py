@@ -117,6 +117,7 @@ class _Reader:
                 plans=[self._plan_of(self._get(data, "plan", dict))],
                 interventions=self._get(data, "interventions", list),
                 cache_salt=self._get(data, "cache_salt", str, None),
+                companion_ids=self._get(data, "companion_ids", list, None),
                 **common,
             )
         else:
@@ -136,7 +137,9 @@ class _Reader:
                 **common,
             )
             branch.drops = [drop for drop in above.drops if drop.after <= len(branch.tokens)]
-            branch.arrays = above.arrays
+            branch.arrays, branch.companion_ids = above.arrays, above.companion_ids
+        if any(type(i) is not int or not 0 <= i < 2**31 for i in branch.companion_ids or ()):
+            self._fail("companion_ids that are no token ids")
         run.branches.append(branch)
 
     def _step(self, payload: bytes) -> None:

@@ -6,7 +6,7 @@ would have followed is another text; only generating tells it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pellucid.engine.ending import Ending
@@ -192,8 +192,7 @@ class _Branch:
         if token.kind != DRAWN or (turned and self._sampler.stateful):
             self._follow(index, token, turned)
             return
-        asked = RunHistory(history.token_ids, history.num_prompt, history.num_generated, history.num_dropped,
-                           history.sample_index, self._stops.stop_ids)  # fmt: skip
+        asked = replace(history, stop_ids=self._stops.stop_ids)
         own = self._sampler.states(asked)
         try:
             chosen = self._sampler.choose(asked, altered(token, row)).token_id

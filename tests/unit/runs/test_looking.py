@@ -32,6 +32,7 @@ CHAINS = [
         "max_tokens": 150,
         "ignore_eos": True,
     },
+    {"guidance_scale": 2.0, "negative_prompt": "A dull", "temperature": 1, "seed": 2, "max_tokens": 70},
     {"stop": ["e"], "temperature": 1, "seed": 8, "logprobs": 3},
 ]
 

@@ -33,7 +33,7 @@ PLAN = Plan(
 )
 BRANCH = {
     "request": 0, "parent": None, "sample_index": 0, "strategy": "sample", "prompt": "äöü\n\0", "plan": plan_data(PLAN),
-    "interventions": [{"kind": "x"}], "cache_salt": "me",
+    "interventions": [{"kind": "x"}], "cache_salt": "me", "companion_ids": None,
 }  # fmt: skip
 
 
