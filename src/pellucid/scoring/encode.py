@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from pellucid.errors import UsageError
+from pellucid.prompts import split_prompts
 
 if TYPE_CHECKING:
     from pellucid.text.tokenizer import Tokenizer
@@ -54,6 +55,37 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, boundary:
     if cut == 0:
         return Encoded([prefix_id(tokenizer)], _some(whole, continuation), merged)
     return Encoded(whole[:cut], _some(whole[cut:], continuation), merged)
+
+
+def encode_all(
+    tokenizer: Tokenizer,
+    context: str | Sequence[int],
+    continuations: Sequence[str] | Sequence[Sequence[int]],
+    boundary: str,
+) -> list[Encoded]:
+    """Each continuation after the context; texts, or ids all of them. Errors: UsageError."""
+    if isinstance(continuations, str) or len(continuations) == 0:
+        raise UsageError(f"expected a list of continuations, got {continuations!r:.40}")
+    encoded = []
+    for where, each in enumerate(continuations):
+        if not isinstance(each, Sequence) or len(each) == 0:
+            raise UsageError(f"continuation {where} is empty; give at least one token or character")
+        if isinstance(each, str) and isinstance(context, str):
+            encoded.append(encode_pair(tokenizer, context, each, boundary))
+        elif isinstance(each, str) or (isinstance(context, str) and context):
+            raise UsageError(f"continuation {where}: context and continuation must both be text, or both ids")
+        else:
+            ids = id_list(context) if len(context) else [prefix_id(tokenizer)]
+            encoded.append(Encoded(ids, id_list(each), False))
+    return encoded
+
+
+def id_list(given: object) -> list[int]:
+    """One sequence of token ids. UsageError: something else."""
+    prompts, several = split_prompts(given)
+    if several or isinstance(prompts[0], str):
+        raise UsageError("expected one sequence of token ids")
+    return prompts[0]
 
 
 def _some(ids: list[int], text: str) -> list[int]:

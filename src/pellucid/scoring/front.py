@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
-from pellucid.errors import ContextOverflowError, UsageError
-from pellucid.prompts import split_prompts
+from pellucid.errors import PellucidError, UsageError
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
-    from pellucid.scoring.encode import Encoded
     from pellucid.scoring.results import Perplexity, Scores, StringProbability
     from pellucid.scoring.strings import ByteTokens
 
@@ -39,22 +37,34 @@ class Scoring:
         truncate: a context that is too long loses tokens at its left (`Score.num_dropped`) in place of an error.
         Errors: UsageError (an empty continuation, ids and text mixed), ContextOverflowError.
         """
-        from pellucid.scoring.results import Scores
-        from pellucid.scoring.score import check_boundary, score_one
+        from pellucid.scoring.many import score_items
 
-        llm = cast("LLM", self)
+        item = (context, continuations)
+        (found,) = score_items(cast("LLM", self), [item], boundary, unconditional, truncate)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def score_many(
+        self,
+        items: Iterable[tuple[str | Sequence[int], Sequence[str] | Sequence[Sequence[int]]]],
+        *,
+        boundary: str = "joint",
+        unconditional: str | Sequence[int] | None = None,
+        truncate: bool = False,
+    ) -> Iterator[Scores]:
+        """As `score` of each (context, continuations), in their order, with the same bits, and faster: the tries of
+        many items share passes, and equal contexts are computed once.
+
+        items: any number; they are read as their turn comes, a few dozen at a time, and their results dropped once
+        given. Errors: those of `score`, raised in the item's place; the message names it, and nothing follows.
+        """
+        from pellucid.scoring.many import score_items
+        from pellucid.scoring.score import check_boundary
+
         check_boundary(boundary)
-        encoded = self._encode_all(context, continuations, boundary)
-        scores = score_one(llm, encoded, continuations, truncate)
-        if unconditional is None:
-            return scores
-        base = score_one(
-            llm, self._encode_all(unconditional, continuations, boundary), continuations, truncate
-        )
-        from dataclasses import replace
-
-        joined = [replace(a, unconditional=b.logprob) for a, b in zip(scores, base, strict=True)]
-        return Scores(joined, scores.num_computed + base.num_computed, scores.num_reused + base.num_reused)
+        found = score_items(cast("LLM", self), items, boundary, unconditional, truncate)
+        return _raising(found)
 
     def rank(
         self,
@@ -101,7 +111,7 @@ class Scoring:
         lower..upper. Outputs with a control token before the string is complete are not counted.
         Errors: UsageError (an empty string, max_nodes below 1), ContextOverflowError.
         """
-        from pellucid.scoring.encode import prefix_id
+        from pellucid.scoring.encode import id_list, prefix_id
         from pellucid.scoring.strings import ByteTokens, string_probability
 
         llm = cast("LLM", self)
@@ -111,47 +121,14 @@ class Scoring:
         if context == "":
             ids = [prefix_id(llm.tokenizer)]
         else:
-            ids = llm.tokenizer.encode(context) if isinstance(context, str) else _ids(context)
+            ids = llm.tokenizer.encode(context) if isinstance(context, str) else id_list(context)
         if self._byte_tokens is None:
             self._byte_tokens = ByteTokens(llm.tokenizer, llm._need().model.vocabulary_size)
         return string_probability(llm._open_driver(), self._byte_tokens, ids, data, max_nodes)
 
-    def _encode_all(
-        self,
-        context: str | Sequence[int],
-        continuations: Sequence[str] | Sequence[Sequence[int]],
-        boundary: str,
-    ) -> list[Encoded]:
-        from pellucid.scoring.encode import Encoded, encode_pair, prefix_id
 
-        llm = cast("LLM", self)
-        if isinstance(continuations, str) or len(continuations) == 0:
-            raise UsageError(f"expected a list of continuations, got {continuations!r:.40}")
-        encoded = []
-        for where, each in enumerate(continuations):
-            if len(each) == 0:
-                raise UsageError(f"continuation {where} is empty; give at least one token or character")
-            if isinstance(each, str) and isinstance(context, str):
-                encoded.append(encode_pair(llm.tokenizer, context, each, boundary))
-            elif isinstance(each, str) or (isinstance(context, str) and context):
-                raise UsageError(
-                    f"continuation {where}: context and continuation must both be text, or both ids"
-                )
-            else:
-                ids = _ids(context) if len(context) else [prefix_id(llm.tokenizer)]
-                encoded.append(Encoded(ids, _ids(each), False))
-        return encoded
-
-
-def _ids(given: object) -> list[int]:
-    prompts, several = split_prompts(given)
-    if several or isinstance(prompts[0], str):
-        raise UsageError("expected one sequence of token ids")
-    return prompts[0]
-
-
-def overflow(excess: int, context_length: int) -> ContextOverflowError:
-    return ContextOverflowError(
-        f"context and continuation have {excess} tokens more than the context of {context_length} holds; "
-        "shorten them, or give truncate=True to drop tokens at the left"
-    )
+def _raising(found: Iterable[Scores | PellucidError]) -> Iterator[Scores]:
+    for index, scores in enumerate(found):
+        if isinstance(scores, PellucidError):
+            raise type(scores)(f"item {index}: {scores}")
+        yield scores

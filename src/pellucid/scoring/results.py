@@ -37,7 +37,9 @@ class Score:
 
     @property
     def per_character(self) -> float | None:
-        """As `acc_norm` of lm-evaluation-harness; None where ids were given."""
+        """By characters of the continuation as given, a space at its start included; None where ids were given.
+        `acc_norm` of lm-evaluation-harness divides by the characters of the choice without the delimiter, mostly
+        a space, that it puts before it."""
         return self.logprob / len(self.text) if self.text is not None else None
 
     @property

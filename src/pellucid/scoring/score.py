@@ -1,19 +1,16 @@
-"""Scores of continuations and perplexity of texts, from encoded pairs to results."""
+"""What fits the context, the order of scores, and the perplexity of texts."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from itertools import islice
 from math import fsum
 from typing import TYPE_CHECKING
 
-from pellucid.errors import UsageError
+from pellucid.errors import ContextOverflowError, UsageError
 from pellucid.prompts import check_vocabulary
 from pellucid.scoring.encode import BOUNDARIES, Encoded, prefix_id, rolling_windows
-from pellucid.scoring.front import overflow
-from pellucid.scoring.results import Perplexity, Score, Scores
-from pellucid.scoring.trie import WINDOW, Line, Pair, score_pairs
+from pellucid.scoring.results import Perplexity, Scores
+from pellucid.scoring.trie import Pair, score_pairs
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
@@ -26,22 +23,18 @@ def check_boundary(boundary: str) -> None:
         raise UsageError(f"boundary: expected one of {', '.join(BOUNDARIES)}, got {boundary!r:.40}")
 
 
-def score_one(
-    llm: LLM, encoded: Sequence[Encoded], given: Sequence[str] | Sequence[Sequence[int]], truncate: bool
-) -> Scores:
-    """The scores in the order given; continuations of equal contexts share one trie."""
-    fitted = [fit(llm, each, truncate) for each in encoded]
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, (pair, _) in enumerate(fitted):
-        groups.setdefault(tuple(pair.context), []).append(index)
-    pairs = [Pair(context, [fitted[i][0].continuation for i in found]) for context, found in groups.items()]
-    lines, num_computed = score_pairs(llm._open_driver(), pairs)
-    scores: dict[int, Score] = {}
-    for found, group in zip(groups.values(), lines, strict=True):
-        for index, line in zip(found, group, strict=True):
-            scores[index] = _score(llm, fitted[index], given[index], line)
-    separate = sum(len(pair.context) + len(pair.continuation) - 1 for pair, _ in fitted)
-    return Scores([scores[i] for i in range(len(fitted))], num_computed, separate - num_computed)
+def overflow(excess: int, context_length: int) -> ContextOverflowError:
+    return ContextOverflowError(
+        f"context and continuation have {excess} tokens more than the context of {context_length} holds; "
+        "shorten them, or give truncate=True to drop tokens at the left"
+    )
+
+
+def most_tokens(llm: LLM) -> int:
+    """Positions of tries that are in the engine at once: half of what the KV cache holds, so that forks, which
+    copy a block in part, find room."""
+    capacity = llm._need().capacity
+    return capacity.num_blocks * capacity.block_size // 2
 
 
 def fit(llm: LLM, pair: Encoded, truncate: bool) -> tuple[Encoded, int]:
@@ -55,22 +48,6 @@ def fit(llm: LLM, pair: Encoded, truncate: bool) -> tuple[Encoded, int]:
     if not truncate or excess >= len(pair.context):
         raise overflow(excess, llm.context_length)
     return pair._replace(context=pair.context[excess:]), excess
-
-
-def _score(llm: LLM, fitted: tuple[Encoded, int], given: str | Sequence[int], line: Line) -> Score:
-    pair, dropped = fitted
-    text = given if isinstance(given, str) else None
-    data = text.encode("utf-8") if text is not None else llm.tokenizer.join(pair.continuation)
-    return Score(
-        text,
-        tuple(pair.continuation),
-        line.logprobs,
-        all(line.greedy),
-        len(pair.context),
-        len(data),
-        pair.merged,
-        dropped,
-    )
 
 
 def ranked(scores: Scores, by: str) -> list[int]:
@@ -96,12 +73,12 @@ def perplexity(llm: LLM, text: str, window: int | None, stride: int | None) -> P
     if not ids:
         raise UsageError("the text is empty: perplexity needs at least one token")
     windows = rolling_windows(ids, prefix_id(llm.tokenizer), window, stride)
+    pairs = (Pair(context, [after]) for context, after in windows)
     sums: list[float] = []
     num_windows = 0
-    for some in _batches(windows):
-        lines, _ = score_pairs(llm._open_driver(), [Pair(context, [after]) for context, after in some])
-        sums += [value for (line,) in lines for value in line.logprobs]
-        num_windows += len(some)
+    for (line,), _ in score_pairs(llm._open_driver(), pairs, most_tokens(llm)):
+        sums += line.logprobs
+        num_windows += 1
     return Perplexity(
         fsum(sums),
         len(ids),
@@ -111,10 +88,3 @@ def perplexity(llm: LLM, text: str, window: int | None, stride: int | None) -> P
         window,
         stride,
     )
-
-
-def _batches(
-    windows: Iterator[tuple[list[int], list[int]]],
-) -> Iterator[list[tuple[list[int], list[int]]]]:
-    while some := list(islice(windows, WINDOW)):
-        yield some

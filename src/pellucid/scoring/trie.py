@@ -6,10 +6,10 @@ edges of one depth share their passes. The last token of a continuation is never
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
+from pellucid.sampling.distribution import Distribution
 
 if TYPE_CHECKING:
     from pellucid.driver import Driver
@@ -52,13 +52,6 @@ def build(continuations: Sequence[Sequence[int]]) -> Node:
     return root
 
 
-def log_sum_exp(row: Float32) -> float:
-    """log(sum(exp(row))) in float64; a row is summed by itself, so it does not depend on its company."""
-    wide = row.astype(np.float64)
-    top = float(wide.max())
-    return top + float(np.log(np.exp(wide - top).sum()))
-
-
 class _Wave:
     """The edges of one depth: nodes of each sequence by position, filled from the rows as they come."""
 
@@ -78,46 +71,66 @@ class _Wave:
     def take(self, held: Held, position: int, rows: Float32) -> None:
         first, nodes = self.nodes[id(held)]
         for offset, row in enumerate(rows, position - first):
-            total, best = log_sum_exp(row), int(row.argmax())
+            spread = Distribution(row)  # of one row alone, so it does not depend on its company
+            best = int(row.argmax())
             for token, child in nodes[offset].children.items():
-                child.value = (float(row[token]) - total, token == best)
+                child.value = (spread.logprob(token), token == best)
 
 
-def score_pairs(driver: Driver, pairs: Sequence[Pair]) -> tuple[list[list[Line]], int]:
-    """(for each pair the lines of its continuations, positions computed)."""
-    lines: list[list[Line]] = []
-    num_computed = 0
-    for start in range(0, len(pairs), WINDOW):
-        window = pairs[start : start + WINDOW]
+def score_pairs(driver: Driver, pairs: Iterable[Pair], most_tokens: int) -> Iterator[tuple[list[Line], int]]:
+    """For each pair the lines of its continuations, and the positions computed for it.
+
+    pairs are read as they are needed: at a time, WINDOW of them at most are in the engine, and tries of most_tokens
+    positions in all (one pair always is).
+    """
+    for window in _windows(pairs, most_tokens):
         roots = [build(pair.continuations) for pair in window]
-        num_computed += _fill(driver, window, roots)
-        for pair, root in zip(window, roots, strict=True):
-            lines.append([_line(root, ids) for ids in pair.continuations])
-    return lines, num_computed
+        counts = _fill(driver, window, roots)
+        for pair, root, num_computed in zip(window, roots, counts, strict=True):
+            yield [_line(root, ids) for ids in pair.continuations], num_computed
 
 
-def _fill(driver: Driver, pairs: Sequence[Pair], roots: Sequence[Node]) -> int:
-    """Every node of the tries gets its value. Returns the positions computed."""
-    every: list[Held] = []
+def _windows(pairs: Iterable[Pair], most_tokens: int) -> Iterator[list[Pair]]:
+    window: list[Pair] = []
+    tokens = 0
+    for pair in pairs:
+        size = len(pair.context) + sum(map(len, pair.continuations))
+        if window and (len(window) == WINDOW or tokens + size > most_tokens):
+            yield window
+            window, tokens = [], 0
+        window.append(pair)
+        tokens += size
+    if window:
+        yield window
+
+
+def _fill(driver: Driver, pairs: Sequence[Pair], roots: Sequence[Node]) -> list[int]:
+    """Every node of the tries gets its value. Returns the positions computed for each pair."""
+    counts = [0] * len(pairs)
+    every: dict[Held, int] = {}  # those that are open, and whose pair they belong to
     try:
         wave = _Wave()
-        for pair, root in zip(pairs, roots, strict=True):
+        for index, (pair, root) in enumerate(zip(pairs, roots, strict=True)):
             held = driver.hold(pair.context)
-            every.append(held)
+            every[held] = index
             wave.add(held, [root])
         while wave.held:
             driver.evaluate(wave.held, wave.take)
             following = _Wave()
             for held in wave.held:
+                index = every[held]
                 for token, child in wave.nodes[id(held)][1][-1].children.items():
                     if child.children:
                         ids, nodes = _run(token, child)
                         fork = held.fork()
-                        every.append(fork)
+                        every[fork] = index
                         fork.append(ids)
                         following.add(fork, nodes)
+                counts[index] += held.cost.computed
+                del every[held]
+                held.close()  # the last of its forks to write need not copy the block that they share
             wave = following
-        return sum(held.cost.computed for held in every)
+        return counts
     finally:
         for held in every:
             held.close()

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from pellucid import LLM
+from pellucid import LLM, _native
 from pellucid.errors import ContextOverflowError, UsageError
 from pellucid.scoring.encode import encode_pair, rolling_windows
 
@@ -24,11 +24,13 @@ def llm(tmp_path_factory):
 
 def alone(llm, context, ids):
     """The same from one run of the whole sequence, without a trie."""
-    rows = llm.logits([*context, *ids])[len(context) - 1 : -1].astype(np.float64)
-    top = rows.max(1)
-    total = top + np.log(np.exp(rows - top[:, None]).sum(1))
+    rows = llm.logits([*context, *ids])[len(context) - 1 : -1]
     greedy = bool((rows.argmax(1) == ids).all())
-    return tuple(float(row[i] - t) for row, i, t in zip(rows, ids, total, strict=True)), greedy
+    values = tuple(float(row[i]) - _native.log_normalizer(row) for row, i in zip(rows, ids, strict=True))
+    wide = rows.astype(np.float64)
+    plain = wide[range(len(ids)), ids] - np.log(np.exp(wide).sum(1))
+    assert values == pytest.approx(plain, abs=1e-12)
+    return values, greedy
 
 
 def test_trie_equals_separate_runs_bit_for_bit(llm):
@@ -55,6 +57,58 @@ def test_rows_are_computed_once(tmp_path):
         scores = llm.score([5] * 20, [[7, 8, 9, 10], [7, 8, 9, 11], [7, 8, 12], [13]])
         assert scores.num_computed == 20 + 3  # 7, 8, 9: the leaves are only looked up
         assert scores.num_reused == 23 + 23 + 22 + 20 - 23
+
+
+def test_many_items_equal_each_alone_bit_for_bit(llm):
+    rng = np.random.default_rng(4)
+    shared = rng.integers(2, 320, 11).tolist()
+    items = [(rng.integers(2, 320, n).tolist(), rng.integers(2, 320, (3, n)).tolist()) for n in range(1, 60)]
+    items += [(shared, [[i % 7, i], [i]]) for i in range(2, 90)]  # one context, many items
+    some = [items[i] for i in rng.permutation(len(items))]
+    read = []
+
+    def source():
+        for index, item in enumerate(some):
+            read.append(index)
+            yield item
+
+    found = []
+    for scores in llm.score_many(source(), unconditional=[5]):
+        found.append(scores)
+        assert len(read) - len(found) < 128
+    for (context, continuations), scores in zip(some, found, strict=True):
+        without = [line for ids in continuations for line in llm.score([5], [ids])]
+        alone_scores = [each for ids in continuations for each in llm.score(context, [ids])]
+        assert [s.logprobs for s in scores] == [s.logprobs for s in alone_scores]
+        assert [s.unconditional for s in scores] == [s.logprob for s in without]
+        assert [s.greedy for s in scores] == [s.greedy for s in alone_scores]
+    assert llm._loaded.engine.pool.num_used == 0
+
+
+def test_many_items_with_little_memory(tmp_path):
+    """Tries of more positions than the cache holds take turns; nothing changes."""
+    from tiny_checkpoints import make
+
+    path = make(tmp_path, "llama", "gguf", "F32")
+    rng = np.random.default_rng(5)
+    items = [(rng.integers(2, 320, 50).tolist(), rng.integers(2, 320, (4, 30)).tolist()) for _ in range(12)]
+    with LLM(path) as roomy:
+        wanted = list(roomy.score_many(items))
+        per_token = roomy._loaded.capacity.bytes_per_token
+    with LLM(path, context_length=128, kv_memory=160 * per_token, prefill_chunk=32) as narrow:
+        assert list(narrow.score_many(items)) == wanted
+
+
+def test_an_error_of_many_names_its_item(llm):
+    items = [("a", [" b"]), ("a", [" b", ""]), ("a", [" c"])]
+    found = llm.score_many(iter(items))
+    assert next(found) == llm.score("a", [" b"])
+    with pytest.raises(UsageError, match="item 1: continuation 1 is empty"):
+        next(found)
+    with pytest.raises(UsageError, match="expected a pair"):
+        list(llm.score_many(["ab"]))
+    with pytest.raises(UsageError, match="boundary"):
+        llm.score_many([], boundary="near")
 
 
 def test_normalisations_and_rank(llm):
