@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,15 @@ from tiny_weights import Weights, head_dim_of, random_weights
 QUANTS = gguf.GGMLQuantizationType
 
 
-def write_hub(folder: Path, config: dict[str, Any], weights: Weights, dtype: Any = np.float32) -> Path:
-    """config.json, model.safetensors (float32 or float16) and a tokenizer in `folder`."""
+def write_hub(
+    folder: Path,
+    config: dict[str, Any],
+    weights: Weights,
+    dtype: Any = np.float32,
+    texts: Sequence[str] | None = None,
+) -> Path:
+    """config.json, model.safetensors (float32 or float16) and a tokenizer in `folder`; texts: it is trained on
+    them."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -30,7 +37,7 @@ def write_hub(folder: Path, config: dict[str, Any], weights: Weights, dtype: Any
         {name: np.ascontiguousarray(t, dtype) for name, t in weights.items()},
         str(folder / "model.safetensors"),
     )
-    write_tokenizer(folder, config["vocab_size"])
+    write_tokenizer(folder, config["vocab_size"], texts)
     return folder
 
 

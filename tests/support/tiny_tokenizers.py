@@ -4,6 +4,7 @@ fallback."""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,28 @@ def bpe_vocabulary(size: int) -> tuple[list[str], list[str]]:
     return pieces + [a + b for a, b in pairs], [f"{a} {b}" for a, b in pairs]
 
 
-def write_tokenizer(folder: Path, size: int) -> None:
-    """tokenizer.json, tokenizer_config.json and generation_config.json, as the Hub lays them out."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+def write_tokenizer(folder: Path, size: int, texts: Sequence[str] | None = None) -> None:
+    """tokenizer.json, tokenizer_config.json and generation_config.json, as the Hub lays them out.
 
-    pieces, merges = bpe_vocabulary(size)
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(pair.split(" ")) for pair in merges]))
+    texts: the merges are learnt from them; None: pairs of letters in a fixed order, up to 425 tokens in all."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    if texts is None:
+        pieces, merges = bpe_vocabulary(size)
+        vocabulary = {piece: index for index, piece in enumerate(pieces)}
+        tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[tuple(m.split(" ")) for m in merges]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    if texts is not None:
+        trainer = trainers.BpeTrainer(
+            vocab_size=size,
+            special_tokens=[BOS, EOS],
+            initial_alphabet=byte_characters(),
+            show_progress=False,
+        )
+        tokenizer.train_from_iterator(texts, trainer)
+        assert tokenizer.get_vocab_size() == size, "the texts do not teach that many tokens"
     tokenizer.add_special_tokens([AddedToken(BOS, special=True), AddedToken(EOS, special=True)])
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {

@@ -37,15 +37,16 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, boundary:
     """The ids of both, encoded as one text and cut, as lm-evaluation-harness does it.
 
     Spaces at the end of the context go to the continuation first. boundary "harness": the cut is at the length
-    of the context encoded alone, whatever the tokens there are; "joint": where the two encodings part, so that
-    a token across the boundary is scored whole. UsageError: nothing is left to score.
+    of the context encoded alone, whatever the tokens there are; of a context of spaces alone nothing is left (the
+    harness's own models fail there). "joint": the cut is where the two encodings part, so that a token across the
+    boundary is scored whole, and a context of spaces alone stays. UsageError: nothing is left to score.
     """
+    stripped = context.rstrip()
+    if stripped or boundary == "harness":  # else a context of spaces alone stays
+        context, continuation = stripped, context[len(stripped) :] + continuation
     if context == "":
         ids = tokenizer.encode(continuation, add_bos=False)
         return Encoded([prefix_id(tokenizer)], _some(ids, continuation), False)
-    stripped = context.rstrip()
-    if stripped:  # a context of spaces alone stays
-        context, continuation = stripped, context[len(stripped) :] + continuation
     alone, whole = tokenizer.encode(context), tokenizer.encode(context + continuation)
     same = next((i for i, (a, b) in enumerate(zip(alone, whole, strict=False)) if a != b), None)
     cut = min(len(alone), len(whole)) if same is None else same
@@ -60,7 +61,7 @@ def encode_pair(tokenizer: Tokenizer, context: str, continuation: str, boundary:
 def encode_all(
     tokenizer: Tokenizer,
     context: str | Sequence[int],
-    continuations: Sequence[str] | Sequence[Sequence[int]],
+    continuations: Sequence[str | Sequence[int]],
     boundary: str,
 ) -> list[Encoded]:
     """Each continuation after the context; texts, or ids all of them. Errors: UsageError."""
