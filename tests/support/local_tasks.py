@@ -59,7 +59,7 @@ def text_task(
         "doc_to_target": "{{text}}",
     }
     if output_type == "generate_until":
-        task["generation_kwargs"] = {"until": ["e", "\n\n"], "max_gen_toks": 24, "do_sample": False}
+        task["generation_kwargs"] = {"until": ["e", "\n\n"], "max_gen_toks": 12, "do_sample": False}
     return task
 
 
