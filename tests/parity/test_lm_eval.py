@@ -40,7 +40,12 @@ def both(path):
 
 
 def evaluated(model, tasks):
-    return lm_eval.simple_evaluate(model=model, tasks=tasks, log_samples=True, bootstrap_iters=0)
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager(include_defaults=False)  # thousands of files that nobody asks for
+    return lm_eval.simple_evaluate(
+        model=model, tasks=tasks, task_manager=manager, log_samples=True, bootstrap_iters=0
+    )
 
 
 def instances(kind, *all_arguments):
