@@ -15,6 +15,7 @@ from pellucid.engine.engine import Engine, Request
 from pellucid.engine.held import Evaluation, Held, Rows
 from pellucid.engine.snapshot import Snapshot, block_bytes, put_back, take_cached, take_snapshot
 from pellucid.interrupts import HeldInterrupts
+from pellucid.speculation import Speculation
 from pellucid.turn import Turn
 
 if TYPE_CHECKING:
@@ -29,8 +30,11 @@ class Driver:
     A pass and the handing out of its events are one piece: neither another thread nor Ctrl-C comes between.
     """
 
-    def __init__(self, engine: Engine, eos_ids: frozenset[int]) -> None:
+    def __init__(
+        self, engine: Engine, eos_ids: frozenset[int], speculation: Speculation | None = None
+    ) -> None:
         self._engine = engine
+        self.speculation = Speculation(engine) if speculation is None else speculation
         self._held = engine.held
         self._eos_ids = eos_ids
         self._lock = Turn()
@@ -49,15 +53,17 @@ class Driver:
                 return
             request.start(next(self._ids))
             watched = request.watched
+            strategy, make = self.speculation.strategy_of(request.params, request.cache_salt)
             asked = Request(
                 request.request_id,
                 request.run_ids,
                 request.params,
                 self._eos_ids,
-                strategy="constrained" if request.params.constraint_source() else "sample",
+                strategy=strategy,
                 companion_ids=request.companion_ids,
                 salt=request.cache_salt if watched is None else watched.salt(request.cache_salt),
                 watch=None if watched is None else watched.watch,
+                make=make,
             )
             self._engine.add(asked)
             if request.record is not None:
@@ -223,6 +229,7 @@ class Driver:
             self._abort(owner)
         if owner.done:
             self._running.pop(owner.request_id, None)
+            self.speculation.remember(owner.output_ids, owner.cache_salt)
 
     def _abort_dropped(self) -> None:
         while self._dropped:

@@ -60,6 +60,8 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight):
         backend: str = "cpu",
         max_sequences: int | None = None,
         prefix_caching: bool = True,
+        draft_model: LLM | str | os.PathLike[str] | None = None,
+        draft_corpus: int = 0,
         progress: Progress | None = None,
     ) -> None:
         """Find the model (fetching it if it is a known name that is not here yet) and load it.
@@ -74,6 +76,8 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight):
         touched only where tokens are written.
         max_sequences: the most sequences that share a forward pass; default 64; more wait in line.
         prefix_caching: keep computed prefixes for later requests.
+        draft_model: a smaller model of the same vocabulary (an LLM, or where to find it) that guesses tokens for
+            requests with speculation; draft_corpus: so many tokens of earlier outputs are remembered, to guess from.
         backend: "cpu" (native kernels) or "reference" (plain NumPy, slow, readable).
 
         Errors: UsageError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError.
@@ -87,6 +91,8 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight):
             backend=None if backend == "cpu" else backend,
             max_sequences=max_sequences,
             prefix_caching=None if prefix_caching is True else prefix_caching,
+            draft_model=draft_model,
+            draft_corpus=None if draft_corpus == 0 else draft_corpus,
         )
         self._open(path_or_name, options, progress)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pellucid import _native
     from pellucid.engine.engine import Engine
     from pellucid.fetch.progress import Progress
+    from pellucid.llm import LLM
     from pellucid.models.base import Model
     from pellucid.ops.base import Ops
     from pellucid.text.tokenizer import Tokenizer
@@ -35,7 +36,8 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_CHUNK = 128
 DEFAULT_SEQUENCES = 64
 # Tables are allocated for so many.
-MOST = {"num_threads": 1024, "prefill_chunk": 1 << 20, "max_sequences": 1 << 16}
+MOST = {"num_threads": 1024, "prefill_chunk": 1 << 20, "max_sequences": 1 << 16, "draft_corpus": 1 << 26}
+_INTS = ("num_threads", "prefill_chunk", "context_length", "kv_memory", "max_sequences")  # at least 1
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,19 @@ class LoadOptions:
     backend: str | None = None
     max_sequences: int | None = None
     prefix_caching: bool | None = None
+    draft_model: LLM | str | os.PathLike[str] | None = None
+    draft_corpus: int | None = None
     origin: str = "caller"
 
     def check(self) -> None:
         """UsageError: a value is of the wrong type or out of range."""
-        for name in ("num_threads", "prefill_chunk", "context_length", "kv_memory", "max_sequences"):
-            value, most = getattr(self, name), MOST.get(name)
+        for name in (*_INTS, "draft_corpus"):
+            value, most, least = getattr(self, name), MOST.get(name), int(name in _INTS)
             if value is None:
                 continue
             number = as_int(value)
-            if number is None or number < 1 or (most and number > most):
-                kind = f"an int from 1 to {most}" if most else "an int of at least 1"
+            if number is None or number < least or (most and number > most):
+                kind = f"an int from {least} to {most}" if most else f"an int of at least {least}"
                 raise UsageError(f"{name}: expected {kind}, got {value!r}")
             object.__setattr__(self, name, number)  # NumPy's integers become int
         _one_of("kv_format", self.kv_format, ("auto", *KV_FORMATS))
@@ -205,5 +209,7 @@ def _settings(
         ),
         given("max_sequences", options.max_sequences or DEFAULT_SEQUENCES),
         given("prefix_caching", options.prefix_caching is not False),
+        given("draft_model", None if options.draft_model is None else str(options.draft_model)),
+        given("draft_corpus", options.draft_corpus or 0),
         Setting("eos_ids", eos_ids, MODEL_FILE, "tokenizer and generation_config"),
     ])  # fmt: skip

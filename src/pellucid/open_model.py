@@ -15,6 +15,7 @@ from pellucid.outputs import Drop
 from pellucid.overflow import slid_prompt
 from pellucid.prompts import check_flag, check_salt, check_token_ids, check_vocabulary
 from pellucid.settings import COMMAND_LINE, Setting, Settings, option_of
+from pellucid.speculation import Speculation, check_draft_model
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,9 +47,30 @@ class OpenModel:
         self._options = options
         start = perf_counter()
         self._loaded: Loaded | None = load(path_or_name, options, progress, arena)
-        self._driver = Driver(self._loaded.engine, self._loaded.eos_ids)
+        speculation = Speculation(self._loaded.engine, corpus_tokens=options.draft_corpus or 0)
+        self._driver = Driver(self._loaded.engine, self._loaded.eos_ids, speculation)
         self._compiler: Compiler | None = None
+        if options.draft_model is not None:
+            self._open_draft_model(options.draft_model, progress)
         self.load_seconds = perf_counter() - start
+
+    def _open_draft_model(self, given: LLM | str | os.PathLike[str], progress: Progress | None) -> None:
+        from pellucid.llm import LLM
+
+        if not isinstance(given, LLM | str | os.PathLike):
+            self.close()
+            raise UsageError(f"draft_model: expected an LLM, a path or a name, got {type(given).__name__}")
+        speculation = self._driver.speculation
+        threads = self.settings["num_threads"].value
+        opened = given if isinstance(given, LLM) else LLM(given, num_threads=threads, progress=progress)
+        try:
+            check_draft_model(cast(LLM, self), opened)
+        except BaseException:
+            if opened is not given:
+                opened.close()
+            self.close()
+            raise
+        speculation.draft_model, speculation.owns_draft_model = opened, opened is not given
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -105,6 +127,7 @@ class OpenModel:
         """Abort what runs and let the memory go. A closed LLM answers with UsageError."""
         if self._loaded is not None:
             self._driver.close()
+            self._driver.speculation.close()
             del self._driver
             self._loaded = None
             self._compiler = None

@@ -70,6 +70,43 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
+class DraftPass:
+    """A forward pass that checked guesses for one sample. `after`: how many tokens were generated before it. `source`:
+    who guessed ("context", "corpus", "model", "grammar", "jacobi"). `accepted` of the `drafted` guesses became tokens,
+    and the pass gave one token more, unless the text ended. `revised`: guesses of a Jacobi block that it changed."""
+
+    after: int
+    source: str
+    drafted: int
+    accepted: int
+    revised: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculationCounts:
+    """Guesses over all samples: `drafted` were checked in `passes` forward passes, `accepted` became tokens.
+    `saved`: the part of the generated tokens that needed no pass of their own. `failures`: drafters that failed and
+    were not asked again, with the error."""
+
+    drafted: int
+    accepted: int
+    passes: int
+    saved: float
+    revised: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def mean_accepted(self) -> float:
+        """Guesses that became tokens, in the mean of the passes that had any."""
+        return self.accepted / self.passes if self.passes else 0.0
+
+    @property
+    def acceptance(self) -> float:
+        """The part of the guesses that became tokens."""
+        return self.accepted / self.drafted if self.drafted else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """One new token of one sample. The concatenation of `text` over a sample's chunks is the sample's text.
 
@@ -85,6 +122,9 @@ class Chunk:
     finish_reason: str | None = None
     stop_match: str | int | None = None
     drop: Drop | None = None  # of tokens before the next one, because this one filled the context
+    from_draft: bool = (
+        False  # it had been guessed, and its row was computed together with that of the token before
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +155,8 @@ class Sample:
     `token_ids` hold every generated token, an ending EOS or stop token too; `text` does not show those, and
     ends before a stop string. `finish_reason`: "eos", "stop" (`stop_match`: the stop string or id), "length"
     (max_tokens), "context" (the context is full), "deadline", "abort". None: still running. `drops`: what overflow
-    "slide" took out of the context. `captured`: the activations that `capture=` asked for.
+    "slide" took out of the context. `from_draft`: of each token, whether a guess was right there; `draft_passes`: those
+    that checked guesses. `captured`: the activations that `capture=` asked for.
     """
 
     index: int
@@ -126,6 +167,8 @@ class Sample:
     logprobs: list[TokenLogprobs] | None = None
     drops: tuple[Drop, ...] = ()
     captured: Any = field(default=None, repr=False, compare=False)  # a glass.captured.Captured
+    from_draft: tuple[bool, ...] = ()
+    draft_passes: tuple[DraftPass, ...] = ()
 
     @property
     def forfeited(self) -> float | None:
@@ -151,7 +194,8 @@ class Sample:
 class GenerationResult:
     """The answer to one prompt: `outputs` holds its samples, n of them; `text`, `token_ids`, `finish_reason`,
     `stop_match` and `logprobs` are the first sample's. `prompt` is None where ids were given. `prompt_token_ids`:
-    all of them, also those that overflow "slide" dropped; `counts` tells of those that were run."""
+    all of them, also those that overflow "slide" dropped; `counts` tells of those that were run. `speculation`: None
+    where no guess was checked."""
 
     prompt: str | None
     prompt_token_ids: list[int]
@@ -159,6 +203,7 @@ class GenerationResult:
     counts: Counts
     timings: Timings
     settings: Settings = field(repr=False)
+    speculation: SpeculationCounts | None = None
 
     @property
     def text(self) -> str:
@@ -194,6 +239,7 @@ class GenerationResult:
             "counts": asdict(self.counts),
             "timings": asdict(self.timings),
             "settings": self.settings.to_dict(),
+            "speculation": None if self.speculation is None else asdict(self.speculation),
         }
 
     def summary(self) -> str:
@@ -207,6 +253,10 @@ class GenerationResult:
         parts.append(f"{_count(counts.generated, 'token')} generated")
         if timings.decode_tokens_per_second is not None:
             parts.append(f"decode {timings.decode_tokens_per_second:.1f} tokens/s")
+        if self.speculation is not None:
+            s = self.speculation
+            parts.append(f"{s.accepted} of {_count(s.drafted, 'guess', 'guesses')} right")
+            parts += [f"drafter '{name}' failed: {why}" for name, why in s.failures]
         return ", ".join(parts)
 
     def __repr__(self) -> str:
@@ -244,8 +294,8 @@ def _quoted(text: str, limit: int = 60) -> str:
     return repr(text) if len(text) <= limit else f"{text[:limit]!r}... ({len(text)} characters)"
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+def _count(number: int, noun: str, nouns: str = "") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {nouns or noun + 's'}"
 
 
 def _why(sample: Sample) -> str:

@@ -13,9 +13,11 @@ from pellucid.outputs import (
     Chunk,
     Constrained,
     Counts,
+    DraftPass,
     Drop,
     GenerationResult,
     Sample,
+    SpeculationCounts,
     Timings,
     TokenLogprobs,
 )
@@ -24,6 +26,7 @@ from pellucid.text.continuation import ContinuationText
 
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
+    from pellucid.engine.request import PassDrafts
     from pellucid.glass.captured import Captured
     from pellucid.looking import Looking, Watched
     from pellucid.recorder import RequestRecord
@@ -44,6 +47,8 @@ class _RunningSample:
         self.finish_reason: str | None = None
         self.stop_id: int | None = None
         self.drops: list[Drop] = []
+        self.from_draft: list[bool] = []
+        self.draft_passes: list[DraftPass] = []
 
     @property
     def stop_string(self) -> str | None:
@@ -64,6 +69,8 @@ class _RunningSample:
             self.logprobs,
             tuple(self.drops),
             captured,
+            tuple(self.from_draft),
+            tuple(self.draft_passes),
         )
 
 
@@ -110,6 +117,7 @@ class RunningRequest:
         self._num_running = params.n
         self._num_computed = 0
         self._num_reused = 0
+        self._failures: dict[str, str] = {}  # of drafters
         self._tokenize_seconds = tokenize_seconds
         self._start = self._first = self._last = 0.0
 
@@ -127,17 +135,25 @@ class RunningRequest:
     def done(self) -> bool:
         return self._num_running == 0
 
+    @property
+    def output_ids(self) -> list[list[int]]:
+        """The tokens of each sample so far."""
+        return [sample.token_ids for sample in self._samples]
+
     def take(self, event: TokenEvent) -> bool:
         """One event of this request. True: a stop string is complete, and the engine must end this sample."""
         sample = self._samples[event.sample_index]
         if sample.finish_reason is not None:
             return False  # ended here by a stop string; the engine's own word for it comes after
         self._note_progress(event)
+        if event.drafts is not None:
+            self._note_drafts(sample, event.drafts)
         text, reason, logprobs, pushed = "", event.finish_reason, None, 0.0
         if event.error is not None:
             self.error = PellucidError(event.error)
         if event.token_id is not None:
             sample.token_ids.append(event.token_id)
+            sample.from_draft.append(event.from_draft)
             if reason not in ("eos", "stop"):  # the text shows no ending token
                 text = sample.continuation.push(event.token_id)
                 pushed = perf_counter() - self._last
@@ -188,12 +204,28 @@ class RunningRequest:
         if self._keep_chunks:
             token, place = event.token_id, event.position
             self.chunks.append(
-                Chunk(text, token, sample.index, place, logprobs, reason, sample.stop_match, drop)
+                Chunk(
+                    text,
+                    token,
+                    sample.index,
+                    place,
+                    logprobs,
+                    reason,
+                    sample.stop_match,
+                    drop,
+                    event.from_draft,
+                )
             )
         if (
             reason is not None
         ):  # last of all: whoever sees a request done, in another thread, finds all its chunks
             self._num_running -= 1
+
+    def _note_drafts(self, sample: _RunningSample, told: PassDrafts) -> None:
+        self._failures.update(told.failures)
+        if told.drafted:
+            passed = DraftPass(len(sample.token_ids), told.source, told.drafted, told.accepted, told.revised)
+            sample.draft_passes.append(passed)
 
     def _note_progress(self, event: TokenEvent) -> None:
         self._last = perf_counter()
@@ -248,7 +280,9 @@ class RunningRequest:
             decode_tokens_per_second=after / (self._last - self._first) if after > 0 else None,
         )
         counts = Counts(len(self.run_ids), self._num_computed, self._num_reused, generated)
-        return GenerationResult(self.prompt, self.prompt_ids, samples, counts, timings, self.settings)
+        return GenerationResult(
+            self.prompt, self.prompt_ids, samples, counts, timings, self.settings, self._speculation(samples)
+        )
 
     def times(self) -> dict[str, float | int | None]:
         """Seconds and positions so far, for a run file: without what follows from its steps."""
@@ -259,3 +293,18 @@ class RunningRequest:
             "computed": self._num_computed,
             "reused": self._num_reused,
         }
+
+    def _speculation(self, samples: list[Sample]) -> SpeculationCounts | None:
+        passes = [each for sample in samples for each in sample.draft_passes]
+        if not passes and not self._failures:
+            return None
+        tokens = sum(len(sample.token_ids) for sample in samples)
+        saved = sum(sum(sample.from_draft) for sample in samples)
+        return SpeculationCounts(
+            sum(each.drafted for each in passes),
+            saved,
+            len(passes),
+            saved / tokens if tokens else 0.0,
+            sum(each.revised for each in passes),
+            tuple(self._failures.items()),
+        )

@@ -101,8 +101,21 @@ _LOAD_OPTIONS = (
         show_default=True,
         help="What computes: native kernels, or plain NumPy (slow, readable).",
     ),
+    click.option(
+        "--draft-model", help="A smaller model of the same vocabulary that guesses for --speculate."
+    ),
+    click.option(
+        "--draft-corpus",
+        type=click.IntRange(0, 1 << 26),
+        default=0,
+        show_default=True,
+        help="Tokens of earlier outputs to keep, to guess from for --speculate.",
+    ),
 )
-LOAD_NAMES = ("model", "threads", "context", "chunk", "kv_format", "kv_memory", "backend")
+LOAD_NAMES = (
+    *("model", "threads", "context", "chunk", "kv_format", "kv_memory", "backend"),
+    *("draft_model", "draft_corpus"),
+)
 
 
 def load_options(command: F) -> F:
@@ -151,6 +164,8 @@ def open_llm(model: str | None = None, otherwise: Mapping[str, Any] | None = Non
         kv_format=said.get("kv_format", named.get("kv_format")),
         kv_memory=said.get("kv_memory"),
         backend=said.get("backend", named.get("backend")),
+        draft_model=said.get("draft_model"),
+        draft_corpus=said.get("draft_corpus"),
         origin=COMMAND_LINE,
     )
     context = click.get_current_context()
@@ -203,6 +218,7 @@ _LISTS = {
 }
 
 
+_SHORTER = {"speculation": "--speculate"}  # a second name of an option
 _METAVARS = {"schema": "JSON|FILE", "grammar": "FILE", "prompt": "TEXT"}
 
 
@@ -223,7 +239,7 @@ class SamplingOption(click.Option):
         # The default is shown only: what is not given stays None, and SamplingParams decides.
         shown = field.default is not None and not many
         super().__init__(
-            [flag],
+            [field.name, *([_SHORTER[field.name]] if field.name in _SHORTER else []), flag],
             type=_Word(field),
             multiple=many,
             default=field.default if shown else None,

@@ -43,4 +43,17 @@ class ChoosingStrategy(DecodingStrategy, Protocol):
         """What `advance` would give for the exact logits."""
 
 
+class SpeculatingStrategy(DecodingStrategy, Protocol):
+    """One that tells of its drafts. Others need not: theirs are counted without a name."""
+
+    def source(self, sample_index: int) -> str:
+        """Who made the last proposal for this sample."""
+
+    def take_revised(self, sample_index: int) -> int:
+        """Guesses that the last `advance` has changed, of those that it keeps for the next pass."""
+
+    def take_failures(self) -> dict[str, str]:
+        """Drafters that have failed since the last call, and how."""
+
+
 strategies: Registry[type[DecodingStrategy]] = Registry("pellucid.decoding")

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from pellucid.decoding.base import strategies
+from pellucid.decoding.verify import verify
 from pellucid.sampling.base import History
 from pellucid.sampling.constraint import constraint_of
 from pellucid.sampling.params import SamplingParams
-from pellucid.sampling.record import Past
 from pellucid.sampling.sampler import Choice, Sampler
 from pellucid.types import Float32
 
@@ -35,11 +33,13 @@ class Constrained:
         return self._constraint.state(history).forced()[:MAX_DRAFTS]
 
     def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
-        choices = [self._sampler.choose(history, logits[0])]
-        for i, draft in enumerate(drafts):
-            if choices[-1].token_id != draft:
-                break
-            ids = np.append(history.token_ids, np.array(drafts[: i + 1], np.int32))
-            past = Past(ids, history.num_prompt, history.sample_index, history.stop_ids, history.num_dropped)
-            choices.append(self._sampler.choose(past, logits[i + 1]))
-        return choices
+        return verify(self._sampler, history, drafts, logits)
+
+    def source(self, sample_index: int) -> str:
+        return "grammar"
+
+    def take_revised(self, sample_index: int) -> int:
+        return 0
+
+    def take_failures(self) -> dict[str, str]:
+        return {}

@@ -13,6 +13,7 @@ from typing import cast
 
 import numpy as np
 
+from pellucid.decoding.drafts.costs import PassCosts
 from pellucid.engine.batch import BatchBuilder
 from pellucid.engine.blocks import BlockPool
 from pellucid.engine.held import HeldSequences
@@ -76,6 +77,7 @@ class Engine:
         self._live: dict[Hashable, LiveRequest] = {}
         self._num_proposing = 0
         self.last_pass = Pass(0, 0, 0)
+        self.costs = PassCosts()
 
     # --- requests ---------------------------------------------------------------------------------------
     @property
@@ -178,6 +180,8 @@ class Engine:
             if sequence.pair is not None and sequence.pair.waits(sequence):
                 self.scheduler.park(sequence)  # until the other one of its pair is there
         made_by.choose = perf_counter() - computed
+        if row == sum(rows for _, rows in plan):  # every row brought a choice: no prompts
+            self.costs.note(row, perf_counter() - begun)
         return events
 
     def _forward(self, plan: Plan, *, all_logits: bool = False) -> Logits | None:
@@ -215,12 +219,16 @@ class Engine:
 
     def _propose(self, events: list[TokenEvent]) -> None:
         """Asks for drafts where the next pass begins at the last token."""
-        for sequence in self.scheduler.running.copy():
+        running = self.scheduler.running.copy()
+        self.costs.rows = sum(min(each.num_behind, self.scheduler.prefill_chunk) for each in running)
+        for sequence in running:
             live = self._live.get(sequence.request_id)
             if live is None or not live.strategy.proposes or sequence.pair is not None:
                 continue
             try:
-                sequence.draft(live.drafts(sequence, self.model.vocabulary_size))
+                drafts = live.drafts(sequence, self.model.vocabulary_size)
+                sequence.draft(drafts)
+                self.costs.rows += len(drafts)
             except Exception as error:  # a strategy may be anybody's code: an error ends its request alone
                 self._fail(live, error, events)
 
@@ -245,7 +253,7 @@ class Engine:
             except Exception as error:  # processors may be anybody's code: an error ends this request alone
                 self._fail(live, error, events)
                 return
-            self._append(live, sample, choices, events)
+            self._append(live, sample, drafts, choices, events)
 
     def _fork(self, live: LiveRequest, parent: Sequence) -> list[Sequence]:
         """The other samples of a request, once its prompt is computed."""
@@ -268,12 +276,21 @@ class Engine:
         child.num_reused = child.num_computed
 
     def _append(
-        self, live: LiveRequest, sequence: Sequence, choices: list[Choice], events: list[TokenEvent]
+        self,
+        live: LiveRequest,
+        sequence: Sequence,
+        drafts: list[int],
+        choices: list[Choice],
+        events: list[TokenEvent],
     ) -> None:
         """Appends the choices; all before the last are drafts, whose keys and values are computed already."""
+        told = live.told(sequence, drafts, choices)
         for i, (token, logprobs) in enumerate(choices):
             sequence.num_computed += i > 0
-            event = live.append(sequence, token, logprobs, self.last_pass, i < len(choices) - 1)
+            from_draft = i < len(drafts) and token == drafts[i]
+            event = live.append(
+                sequence, token, logprobs, self.last_pass, from_draft, told if i == 0 else None
+            )
             events.append(event)
             if event.finish_reason is not None:
                 self._end(sequence)

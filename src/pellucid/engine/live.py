@@ -7,10 +7,10 @@ from typing import cast
 
 import numpy as np
 
-from pellucid.decoding.base import ChoosingStrategy, DecodingStrategy, strategies
+from pellucid.decoding.base import ChoosingStrategy, DecodingStrategy, SpeculatingStrategy, strategies
 from pellucid.engine.ending import Ending
 from pellucid.engine.pair import Pair
-from pellucid.engine.request import Pass, Request, TokenEvent
+from pellucid.engine.request import Pass, PassDrafts, Request, TokenEvent
 from pellucid.engine.sequence import Sequence
 from pellucid.sampling.limits import slide_amount
 from pellucid.sampling.sampler import Choice, Logprobs
@@ -44,7 +44,8 @@ class LiveRequest:
                 sequence,
                 Sequence(request.companion_ids, request_id=request.request_id, salt=request.salt),
             )
-        strategy = strategies[request.strategy](params, request.seed)
+        make = request.make or strategies[request.strategy]
+        strategy = make(params, request.seed)
         slide = None
         if params.overflow == "slide":
             keep = params.slide_keep
@@ -57,7 +58,13 @@ class LiveRequest:
         return getattr(self.strategy, "chooses", False)
 
     def append(
-        self, sequence: Sequence, token: int, logprobs: Logprobs | None, made_by: Pass, from_draft: bool
+        self,
+        sequence: Sequence,
+        token: int,
+        logprobs: Logprobs | None,
+        made_by: Pass,
+        from_draft: bool,
+        drafts: PassDrafts | None,
     ) -> TokenEvent:
         """One chosen token joins the sequence."""
         position = sequence.num_tokens
@@ -84,6 +91,7 @@ class LiveRequest:
             dropped=dropped,
             made_by=made_by,
             from_draft=from_draft,
+            drafts=drafts,
         )
 
     def drafts(self, sequence: Sequence, vocabulary_size: int) -> list[int]:
@@ -111,6 +119,20 @@ class LiveRequest:
             chosen = [choice.token_id for choice in choices]
             raise RuntimeError(f"a strategy chose {chosen} where the drafts were {drafts}")
         return choices
+
+    def told(self, sequence: Sequence, drafts: list[int], choices: list[Choice]) -> PassDrafts | None:
+        """What there is to tell of the guesses of a pass."""
+        if not self.strategy.proposes:
+            return None
+        strategy = cast(SpeculatingStrategy, self.strategy)
+        telling = hasattr(strategy, "source")
+        failures = tuple(strategy.take_failures().items()) if telling else ()
+        revised = strategy.take_revised(sequence.sample_index) if telling else 0
+        if not drafts and not failures:
+            return None
+        accepted = sum(c.token_id == draft for c, draft in zip(choices, drafts, strict=False))
+        source = strategy.source(sequence.sample_index) if telling else ""
+        return PassDrafts(source, len(drafts), accepted, revised, failures)
 
 
 def failure(sequence: Sequence, error: Exception) -> TokenEvent:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pellucid.decoding.base import DecodingStrategy
 from pellucid.errors import UsageError
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Logprobs
 from pellucid.sampling.seed import fresh_seed
 from pellucid.types import Int32, Watch
+
+StrategyOf = Callable[[SamplingParams, int], DecodingStrategy]
 
 
 def as_token_ids(ids: Iterable[int] | Int32) -> Int32:
@@ -33,13 +36,15 @@ class Request:
 
     prompt_ids: int32 [tokens], at least one. stop_ids: the model's end-of-text tokens. seed: of params, or,
     where that is None, a fresh one (below 2^53, so that it survives JSON): read it here to repeat the text.
-    salt: cached prefixes are shared with requests of the same salt only.
+    salt: cached prefixes are shared with requests of the same salt only. strategy: the registered name of one; make:
+    what makes it in place of the registered class.
     companion_ids: int32, the prompt of a companion sequence (engine/pair.py); None: there is none. watch: of its first
     sample; the others get forks of it.
     """
 
     __slots__ = (
         "companion_ids",
+        "make",
         "params",
         "prompt_ids",
         "request_id",
@@ -60,6 +65,7 @@ class Request:
         salt: Hashable = None,
         companion_ids: Iterable[int] | Int32 | None = None,
         watch: Watch | None = None,
+        make: StrategyOf | None = None,
     ) -> None:
         self.salt = salt
         self.watch = watch
@@ -69,6 +75,7 @@ class Request:
         self.params = params if params is not None else SamplingParams()
         self.stop_ids = frozenset(stop_ids)
         self.strategy = strategy
+        self.make = make
         self.seed: int = fresh_seed() if self.params.seed is None else self.params.seed
 
 
@@ -84,6 +91,18 @@ class Pass:
         self.schedule = self.forward = self.choose = 0.0
 
 
+class PassDrafts(NamedTuple):
+    """What was guessed for one pass of one sample. drafted: guesses that were checked; accepted: those that are tokens
+    of the sample now; revised: guesses of a Jacobi block that the pass has changed. source: who guessed. failures: of
+    drafters that are not asked any more, by their names."""
+
+    source: str
+    drafted: int
+    accepted: int
+    revised: int = 0
+    failures: tuple[tuple[str, str], ...] = ()
+
+
 class TokenEvent(NamedTuple):
     """One token, or the end of a sample without one (then token_id is None).
 
@@ -96,6 +115,7 @@ class TokenEvent(NamedTuple):
     finish_reason: "eos" (an end-of-text token), "stop" (`stop` tells the stop_token_ids entry), "length"
     (max_tokens), "context" (the context is full), "error" (`error` tells what; other requests go on).
     made_by: the pass whose logits gave the token. from_draft: the token had been guessed before its logits were there.
+    drafts: on the first token of a pass in which guesses were checked (or a drafter failed).
     """
 
     request_id: Any
@@ -111,3 +131,4 @@ class TokenEvent(NamedTuple):
     dropped: tuple[int, int] | None = None
     made_by: Pass | None = None
     from_draft: bool = False
+    drafts: PassDrafts | None = None

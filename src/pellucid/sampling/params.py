@@ -14,6 +14,7 @@ from pellucid.sampling.base import LogitsProcessor, parameter, samplers
 from pellucid.sampling.limits import RequestLimits
 from pellucid.sampling.order import arrange, preset_of
 from pellucid.sampling.parameters import Parameter, parameters_of
+from pellucid.sampling.speculation import Speculating
 from pellucid.sampling.values import largest_id
 
 
@@ -75,7 +76,7 @@ class _Core:
 
 @functools.cache
 def _all_parameters() -> dict[str, Parameter]:
-    found = parameters_of(_Core) + parameters_of(RequestLimits)
+    found = parameters_of(_Core) + parameters_of(RequestLimits) + parameters_of(Speculating)
     for name in sorted(samplers, key=lambda name: (samplers[name].order, name)):
         found += parameters_of(samplers[name], name)
     table = {p.name: p for p in found}
@@ -125,6 +126,8 @@ class SamplingParams:
     overflow: str
     slide_keep: int
     slide_drop: int | None
+    speculation: str
+    max_drafts: int
     temperature: float
     min_p: float
     min_tokens: int

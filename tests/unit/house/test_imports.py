@@ -32,6 +32,7 @@ VALUES = {
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
 FRONT |= {"scoring", "recorder", "hindsight"}
+FRONT |= {"speculation"}
 FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
 FRONT |= {"search", "search_space", "held_tree", "certificate", "choosing", "beams", "reranking"}

@@ -1,0 +1,114 @@
+"""How many drafts are worth their rows: estimates of acceptance against measured costs. Zero is an answer.
+
+With chance a_i that draft i is right if those before it are, a pass with k drafts gives 1 + a_1 + a_1 a_2 + ... tokens
+and costs c(k) passes without; the k of the best quotient is taken. Guesses that are not checked still teach: the token
+that comes says whether the first of them was right. So a policy that has stopped guessing notices when it should begin
+again, at no cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pellucid.decoding.drafts.costs import PassCosts
+
+MEMORY = 0.95  # of a rate, for each new observation
+WEIGHT = 2.0  # observations that the assumed rate counts as
+LEAST_GAIN = 1.03  # a gain in tokens a second below it is not worth the risk of a wrong estimate
+# Assumed chance of a guess by its confidence, before this request has shown its own.
+ASSUMED = {
+    "grammar": (0.95,),
+    "model": (0.6,),
+    "context": (0.05, 0.15, 0.3, 0.45, 0.6, 0.7),
+    "corpus": (0.05, 0.15, 0.3, 0.45, 0.6, 0.7),
+}
+ASSUMED_OTHERS = (0.3,)
+ASSUMED_REST = 0.8  # of a further guess, where those before it were right
+
+
+class _Rate:
+    """A chance, estimated from what came, the newest counting most."""
+
+    __slots__ = ("hits", "trials")
+
+    def __init__(self, assumed: float) -> None:
+        self.hits, self.trials = assumed * WEIGHT, WEIGHT
+
+    def note(self, hit: bool) -> None:
+        self.hits = MEMORY * self.hits + hit
+        self.trials = MEMORY * self.trials + 1
+
+    @property
+    def value(self) -> float:
+        return self.hits / self.trials
+
+
+class Plan(NamedTuple):
+    """So many guesses of one source; gain: tokens a second, by those of a pass without guesses."""
+
+    length: int
+    gain: float
+
+
+NOTHING = Plan(0, 1.0)
+
+
+class Policy:
+    """Of one request. most: guesses of a pass."""
+
+    def __init__(self, costs: PassCosts, most: int) -> None:
+        self.costs = costs
+        self.most = most
+        self._first: dict[tuple[str, int], _Rate] = {}
+        self._rest: dict[str, _Rate] = {}
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether not even right guesses would pay: many sequences share the pass already, or it is time to
+        measure a pass without guesses again."""
+        costs = self.costs
+        if not costs.is_fresh(costs.rows):
+            return costs.any_measured
+        return all(self._gain(k, k) < LEAST_GAIN for k in (1, 2, 4, 8))
+
+    def plan(self, source: str, confidence: int, available: int, seconds_each: float = 0.0) -> Plan:
+        """seconds_each: what a guess itself costs, beside the row that checks it."""
+        first, rest = self._rate(source, confidence).value, self._rest_of(source).value
+        best, expected, chance = NOTHING, 0.0, first
+        for k in range(1, min(available, self.most) + 1):
+            expected += chance
+            chance *= rest
+            gain = self._gain(expected, k, seconds_each)
+            if gain > max(best.gain, LEAST_GAIN):
+                best = Plan(k, gain)
+        return best
+
+    def note(self, source: str, confidence: int, ids: Sequence[int], chosen: Sequence[int]) -> None:
+        """What was guessed, and the tokens that came in its place: as many as are known."""
+        for i, (guess, token) in enumerate(zip(ids, chosen, strict=False)):
+            rate = self._rate(source, confidence) if i == 0 else self._rest_of(source)
+            rate.note(guess == token)
+            if guess != token:
+                return
+
+    def _gain(self, expected: float, k: int, seconds_each: float = 0.0) -> float:
+        """Of k guesses of which so many are right: the pass gives that many tokens more than its rows."""
+        rows = self.costs.rows
+        cost = self.costs.ratio(k)
+        if seconds_each:
+            cost += k * seconds_each / self.costs.seconds(rows)
+        return (rows + expected) / rows / cost
+
+    def _rate(self, source: str, confidence: int) -> _Rate:
+        assumed = ASSUMED.get(source, ASSUMED_OTHERS)
+        level = min(max(confidence, 1).bit_length(), len(assumed)) - 1  # lengths 1, 2-3, 4-7, ...
+        key = (source, level)
+        if key not in self._first:
+            self._first[key] = _Rate(assumed[level])
+        return self._first[key]
+
+    def _rest_of(self, source: str) -> _Rate:
+        if source not in self._rest:
+            self._rest[source] = _Rate(ASSUMED_REST)
+        return self._rest[source]

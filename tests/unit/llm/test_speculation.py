@@ -1,0 +1,186 @@
+"""Speculation by the front door: the same results as without, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from tiny_checkpoints import make
+
+from pellucid import LLM, SamplingParams
+from pellucid.errors import UsageError
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "the", "dog", "saw", "it", "run", "to", "me"]
+MODES = (
+    {"speculation": "auto"},
+    {"speculation": "always", "max_drafts": 6},
+    {"speculation": "jacobi", "max_drafts": 5},
+)
+
+
+@pytest.fixture(scope="module", params=["llama", "gemma3"])  # gemma3: layers with a sliding window
+def model(request, tmp_path_factory):
+    path = make(tmp_path_factory.mktemp("speculation"), request.param, "gguf", "F32")
+    with LLM(path, num_threads=2, prefill_chunk=32, draft_corpus=5000) as loaded:
+        yield loaded
+
+
+def prompts(count, seed=0):
+    rng = random.Random(seed)
+    for _ in range(count):
+        piece = " ".join(rng.choices(WORDS, k=rng.randrange(1, 12)))
+        yield piece if rng.random() < 0.5 else f"{piece}. {piece}. {piece}"
+
+
+def random_params(rng):
+    params = {
+        "temperature": rng.choice([0.0, 0.0, 0.3, 1.0]),
+        "seed": rng.randrange(1000),
+        "max_tokens": rng.choice([1, 2, 17, 40]),
+        "top_p": rng.choice([1.0, 0.9]),
+        "repetition_penalty": rng.choice([1.0, 1.2]),
+        "frequency_penalty": rng.choice([0.0, 0.4]),
+        "no_repeat_ngram_size": rng.choice([0, 3]),
+        "mirostat": rng.choice([0, 0, 0, 2]),
+        "logprobs": rng.choice([None, 2]),
+        "ignore_eos": rng.random() < 0.3,
+        "n": rng.choice([1, 1, 2]),
+    }
+    if rng.random() < 0.2:
+        params |= {"regex": "(ab|ba){3,9}c", "ignore_eos": False, "no_repeat_ngram_size": 0}
+    if rng.random() < 0.3:
+        params["stop"] = [rng.choice(["e", "ab", "t c"])]
+    return params
+
+
+def shown(result):
+    """All of a result that is to be the same; log-probabilities bit for bit."""
+    return [(s.text, s.token_ids, s.finish_reason, s.stop_match, s.logprobs) for s in result.outputs]
+
+
+def test_two_hundred_prompts_with_and_without(model):
+    rng = random.Random(4)
+    guessed = accepted = 0
+    for prompt in prompts(200):
+        params = random_params(rng)
+        plain = model.generate(prompt, **params)
+        assert plain.speculation is None or params.get("regex")
+        for mode in MODES:
+            result = model.generate(prompt, **params, **mode)
+            assert shown(result) == shown(plain), (prompt, params, mode)
+            if result.speculation is not None:
+                guessed += result.speculation.drafted
+                accepted += result.speculation.accepted
+                check_trace(result)
+    assert guessed > 1000 and accepted > 100
+
+
+def check_trace(result):
+    total = result.speculation
+    for sample in result.outputs:
+        assert len(sample.from_draft) == len(sample.token_ids)
+        for each in sample.draft_passes:
+            flags = sample.from_draft[each.after : each.after + each.accepted]
+            assert 0 <= each.accepted <= each.drafted and all(flags)
+    assert total.accepted == sum(sum(s.from_draft) for s in result.outputs)
+    assert total.passes == sum(len(s.draft_passes) for s in result.outputs)
+    assert total.drafted == sum(p.drafted for s in result.outputs for p in s.draft_passes)
+    assert 0 <= total.acceptance <= 1 and not total.failures
+    json.dumps(result.to_dict())
+
+
+def test_in_company(model):
+    """Several requests in the same passes, each with drafts of its own."""
+    params = [SamplingParams(**random_params(random.Random(i)), **MODES[i % 3]) for i in range(24)]
+    alone = [
+        shown(model.generate(p, q.replace(speculation="off")))
+        for p, q in zip(prompts(24), params, strict=True)
+    ]
+    together = model.generate(list(prompts(24)), params)
+    assert [shown(result) for result in together] == alone
+
+
+def test_a_stream_tells_what_was_guessed(model):
+    text = "the cat sat. the cat sat. the cat sat. the cat"
+    wanted = {"max_tokens": 40, "ignore_eos": True, "speculation": "always"}
+    result = model.generate(
+        text, **wanted, cache_salt="a"
+    )  # of one salt, the second would guess from the first
+    chunks = list(model.stream(text, **wanted, cache_salt="b"))
+    assert "".join(chunk.text for chunk in chunks) == result.text
+    assert tuple(chunk.from_draft for chunk in chunks) == result.outputs[0].from_draft
+
+
+def test_the_corpus_is_of_its_salt(tmp_path):
+    """What one tenant has put out is no guess for another: nothing of it can be told from times."""
+    path = make(tmp_path, "llama", "gguf", "F32")
+    with LLM(path, num_threads=1, draft_corpus=2000) as llm:
+        wanted = {
+            "max_tokens": 30,
+            "ignore_eos": True,
+            "speculation": "always",
+            "temperature": 1.5,
+            "seed": 3,
+        }
+        first = llm.generate("ab", **wanted, cache_salt="one")
+        again = llm.generate("ab", **wanted, cache_salt="one")
+        other = llm.generate("ab", **wanted, cache_salt="two")
+        sources = [{p.source for p in r.outputs[0].draft_passes} for r in (first, again, other)]
+        assert first.text == again.text == other.text
+        assert "corpus" in sources[1] and "corpus" not in sources[0] | sources[2]
+        assert again.speculation.accepted > first.speculation.accepted
+
+
+def test_a_draft_model_guesses_with_the_same_noise(tmp_path):
+    """The same weights as a draft model: every guess is right, also at a temperature, since the noise is shared."""
+    path = make(tmp_path, "llama", "gguf", "F32")
+    with LLM(path, num_threads=1) as small, LLM(path, num_threads=1, draft_model=small) as llm:
+        for params in (
+            {},
+            {"temperature": 1.0, "seed": 5},
+            {"temperature": 0.7, "top_p": 0.9, "seed": 1, "n": 3},
+        ):
+            wanted = {"max_tokens": 40, "ignore_eos": True, **params}
+            plain = llm.generate("xyz", **wanted)
+            result = llm.generate("xyz", **wanted, speculation="always", max_drafts=4)
+            assert shown(result) == shown(plain)
+            of_model = [p for s in result.outputs for p in s.draft_passes if p.source == "model"]
+            assert of_model and all(p.accepted == p.drafted for p in of_model)
+        auto = llm.generate("xyz", **wanted, speculation="auto")
+        assert shown(auto) == shown(plain)
+
+
+def test_another_model_drafts(tmp_path):
+    big = make(tmp_path, "llama", "gguf", "F32")
+    with LLM(big, num_threads=1) as llm:
+        plain = [llm.generate(p, max_tokens=30, temperature=0.8, seed=1, ignore_eos=True) for p in prompts(6)]
+    small = make(tmp_path / "small", "llama", "gguf", "F32", seed=9)
+    with LLM(big, num_threads=1, draft_model=small) as llm:
+        assert "small" in llm.settings["draft_model"].value
+        for prompt, expected in zip(prompts(6), plain, strict=True):
+            result = llm.generate(
+                prompt, max_tokens=30, temperature=0.8, seed=1, ignore_eos=True, speculation="always"
+            )
+            assert shown(result) == shown(expected)
+            assert {p.source for p in result.outputs[0].draft_passes} <= {"context", "model"}
+
+
+def test_what_cannot_draft_is_refused(tmp_path):
+    path = make(tmp_path, "llama", "gguf", "F32")
+    with pytest.raises(UsageError, match="draft_model: expected an LLM, a path or a name, got int"):
+        LLM(path, num_threads=1, draft_model=3)
+    with pytest.raises(UsageError, match="draft_corpus: expected an int from 0"):
+        LLM(path, num_threads=1, draft_corpus=-1)
+    with (
+        LLM(path, num_threads=1) as a,
+        LLM(path, num_threads=1, draft_model=a) as b,
+        pytest.raises(UsageError, match="it has a draft_model itself"),
+    ):
+        LLM(path, num_threads=1, draft_model=b)
+    with LLM(path, num_threads=1) as llm:
+        for wrong in ({"speculation": "maybe"}, {"max_drafts": 0}, {"max_drafts": 65}):
+            with pytest.raises(UsageError):
+                llm.generate("a", **wrong)
+        settings = llm.effective_settings(max_drafts=3)
+        assert "speculation is not set" in settings.without_effect()["max_drafts"]
