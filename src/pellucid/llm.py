@@ -19,6 +19,7 @@ from pellucid.prompts import (
     check_template_variables,
     split_prompts,
 )
+from pellucid.reporting import Reporting
 from pellucid.scoring.front import Scoring
 from pellucid.sessions import Sessions
 from pellucid.stream import Stream
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     Record = Recorder | str | os.PathLike[str] | None
 
 
-class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight):
+class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
     """A loaded model.
 
         llm = LLM("smollm2-135m-instruct")

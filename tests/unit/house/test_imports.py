@@ -31,6 +31,7 @@ VALUES = {
 }
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
+FRONT |= {"reporting"}
 FRONT |= {"scoring", "recorder", "hindsight"}
 FRONT |= {"speculation"}
 FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
@@ -98,7 +99,8 @@ ALLOWED: dict[str, set[str]] = {
     **dict.fromkeys(("loading", "llm", "open_model"), PLAIN | FRONT | INSIDE | {"fetch", "native"}),
     "recorder": PLAIN | FRONT | INSIDE | {"__init__"},  # the version, for the file's header
     # `report.html` and `report.notebook` know nothing of ours, so whoever has a display may use them.
-    "report": PLAIN | FRONT | {"glass", "sampling", "text"},
+    "report": PLAIN | FRONT | GLASS_FRONT | {"glass", "sampling", "text"},
+    "reporting": PLAIN | FRONT | GLASS_FRONT | {"glass", "sampling", "report"},
     "report.html": set(),
     "report.notebook": {"report.html"},
     **dict.fromkeys(GLASS_FRONT, PLAIN | FRONT | INSIDE | GLASS_FRONT),
