@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from pellucid.errors import UsageError
 
@@ -26,6 +29,24 @@ class Line:
     error: UsageError | None = None
 
 
+def open_lines(source: str, stack: ExitStack) -> IO[bytes]:
+    """The lines of a file, or of stdin. UsageError: it cannot be opened."""
+    if source == "-":
+        return sys.stdin.buffer
+    try:
+        return stack.enter_context(open(source, "rb"))
+    except OSError as error:
+        raise UsageError(f"{source}: {error.strerror or error}") from None
+
+
+def count_lines(source: str) -> int | None:
+    """Lines that are not empty; None where they can be read only once."""
+    if not os.path.isfile(source):
+        return None
+    with open(source, "rb") as lines:
+        return sum(1 for line in lines if line.strip())
+
+
 def read_lines(source: Iterable[bytes], common: Mapping[str, Any], model: str) -> Iterator[Line]:
     """common: fields of every line, which a line's own replace. Empty lines are no requests."""
     setting = json.dumps([model, common], sort_keys=True).encode()
@@ -40,7 +61,7 @@ def read_lines(source: Iterable[bytes], common: Mapping[str, Any], model: str) -
 def _line(index: int, key: str, text: bytes, common: Mapping[str, Any]) -> Line:
     identity: str | int | None = None
     try:
-        values = _object(text)
+        values = parse_object(text)
         given = values.pop("id", None)
         if isinstance(given, bool) or not isinstance(given, str | int | None):
             raise UsageError(f"id: expected a text or an integer, got {given!r:.60}")
@@ -50,7 +71,8 @@ def _line(index: int, key: str, text: bytes, common: Mapping[str, Any]) -> Line:
         return Line(index, key, identity, None, {}, error)
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def parse_object(text: bytes) -> dict[str, Any]:
+    """One line's JSON object. UsageError: it is none."""
     try:
         values = json.loads(text.decode("utf-8"), parse_constant=_refuse)
     except UnicodeDecodeError as error:

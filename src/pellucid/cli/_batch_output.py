@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,19 @@ class Pipe:
 
 
 class ResultFile:
-    """done: the key of each index whose result the file has. num_errors: how many of these are errors.
+    """done: the key of each index whose result the file has. num_errors: how many of these are errors. seen: called
+    with each of them.
 
     A line is one write at the end of the file; the system is asked once a second, and at the end, to bring them to
     the disk. A last line without its newline was cut off by a kill: it is taken away, and its request runs again.
     Errors: UsageError (not a file of ours, or in use by another run), OSError.
     """
 
-    def __init__(self, path: str, *, overwrite: bool) -> None:
+    def __init__(
+        self, path: str, *, overwrite: bool, seen: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
         self.path = path
+        self._seen = seen
         self.done: dict[int, str] = {}
         self.num_errors = 0
         self._synced = monotonic()
@@ -118,8 +123,10 @@ class ResultFile:
             raise self._foreign(number)
         self.done[index] = key
         self.num_errors += failed
+        if self._seen is not None:
+            self._seen(values)
 
     def _foreign(self, number: int) -> UsageError:
         return UsageError(
-            f"{self.path}: line {number} is no result of pellucid batch; name another file, or give --overwrite"
+            f"{self.path}: line {number} is no result line of pellucid; name another file, or give --overwrite"
         )

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pellucid.cli import _console, _options
-from pellucid.cli._batch_input import Line, read_lines
+from pellucid.cli._batch_input import Line, count_lines, open_lines, read_lines
 from pellucid.cli._batch_output import Pipe, ResultFile, result_line
 from pellucid.errors import PellucidError, UsageError
 
@@ -59,8 +57,8 @@ def command(source: str, output: str, output_order: str, overwrite: bool, **opti
     sampling = _options.sampling_values()
     common = {**sampling, "model_defaults": options["model_defaults"]}
     with ExitStack() as stack:
-        lines = _open(source, stack)
-        total = _count(source) if os.path.isfile(source) else None  # what a pipe gives is given once
+        lines = open_lines(source, stack)
+        total = count_lines(source)
         sink = Pipe() if output == "-" else ResultFile(output, overwrite=overwrite)
         stack.callback(sink.close)
         batch = Batch(sink, in_order=output_order == "input")
@@ -78,20 +76,6 @@ def _own(line: Line) -> Line:
     """model_defaults is part of a line's key, and no field of a request."""
     line.fields.pop("model_defaults", None)
     return line
-
-
-def _open(source: str, stack: ExitStack) -> IO[bytes]:
-    if source == "-":
-        return sys.stdin.buffer
-    try:
-        return stack.enter_context(open(source, "rb"))
-    except OSError as error:
-        raise UsageError(f"{source}: {error.strerror or error}") from None
-
-
-def _count(source: str) -> int:
-    with open(source, "rb") as lines:
-        return sum(1 for line in lines if line.strip())
 
 
 class Batch:

@@ -21,7 +21,7 @@ class Scoring:
     def score(
         self,
         context: str | Sequence[int],
-        continuations: Sequence[str] | Sequence[Sequence[int]],
+        continuations: Sequence[str | Sequence[int]],
         *,
         boundary: str = "joint",
         unconditional: str | Sequence[int] | None = None,
@@ -69,7 +69,7 @@ class Scoring:
     def rank(
         self,
         context: str | Sequence[int],
-        continuations: Sequence[str] | Sequence[Sequence[int]],
+        continuations: Sequence[str | Sequence[int]],
         *,
         by: str = "logprob",
         boundary: str = "joint",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp, log
 
+MEASURES = ("logprob", "per_token", "per_character", "per_byte", "pmi")  # properties of Score, to rank by
+
 
 @dataclass(frozen=True)
 class Score:

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING
 from pellucid.errors import ContextOverflowError, UsageError
 from pellucid.prompts import check_vocabulary
 from pellucid.scoring.encode import BOUNDARIES, Encoded, prefix_id, rolling_windows
-from pellucid.scoring.results import Perplexity, Scores
+from pellucid.scoring.results import MEASURES, Perplexity, Scores
 from pellucid.scoring.trie import Pair, score_pairs
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
-
-MEASURES = ("logprob", "per_token", "per_character", "per_byte", "pmi")
 
 
 def check_boundary(boundary: str) -> None:

@@ -129,7 +129,7 @@ def test_every_place_where_the_file_may_be_cut(tiny: Path, whole: tuple[Path, by
 def test_a_file_of_somebody_else_is_not_touched(tmp_path: Path, text: bytes) -> None:
     out = tmp_path / "out"
     out.write_bytes(text)
-    with pytest.raises(UsageError, match="is no result of pellucid batch"):
+    with pytest.raises(UsageError, match="is no result line"):
         ResultFile(str(out), overwrite=False)
     assert out.read_bytes() == text
     ResultFile(str(out), overwrite=True).close()
