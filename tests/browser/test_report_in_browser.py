@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from itertools import pairwise
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 from report_pages import HOSTILE, make_report
 
-from pellucid.report.html import probability_level, show, token_label
+from pellucid.report.html import probability_level, rank_level, show, token_label
 from pellucid.report.page import render
 
 WORDS = [f" word{i}" for i in range(120)]
@@ -160,8 +161,44 @@ def test_the_heatmap_follows_the_keys_and_the_pointer(open_page: Any, html: str,
     assert lens.locator(".readout").inner_text().startswith("0: \u00b7word7")
     page.keyboard.press("ArrowRight")
     assert selected(page) == [WORDS[8]]
+
+
+def cells_of(lens: Any) -> dict[tuple[int, int], int]:
+    """(token, layer of 4): level of each cell that is painted, once."""
+    found: dict[tuple[int, int], int] = {}
+    drawn = lens.evaluate(
+        """figure => [...figure.querySelectorAll('.cells path')].map(path =>
+            [path.closest('svg').dataset.start, path.getAttribute('class'), path.getAttribute('d')])"""
+    )
+    for start, name, d in drawn:
+        for x, row, width in re.findall(r"M(\d+) (\d+)h(\d+)", d):
+            for i in range(int(x), int(x) + int(width)):
+                assert (int(start) + i, 3 - int(row)) not in found
+                found[int(start) + i, 3 - int(row)] = int(name.removeprefix("h"))
+    return found
+
+
+def test_the_heatmap_is_painted_by_rank_or_by_probability(open_page: Any, html: str, report: Any) -> None:
+    page = open_page(html)
+    lens = page.locator("figure.lens").first
+    every = {
+        (i, layer): cell
+        for i, token in enumerate(report.branches[0].tokens)
+        for layer, cell in enumerate(token.layers)
+    }
+    by_rank = {at: rank_level(cell.rank) for at, cell in every.items()}
+    assert cells_of(lens) == by_rank
     lens.locator("select").select_option("by-p")
-    assert not lens.locator("g.of-rank").first.is_visible() and lens.locator("g.of-p").first.is_visible()
+    # The page has probabilities in ten-thousandths: at a bound, a level may be the next.
+    found = cells_of(lens)
+    assert found.keys() == every.keys()
+    for at, cell in every.items():
+        rounded = round(10_000 * math.exp(cell.logprob))
+        bounds = [9000, 5000, 2500, 1000, 300, 100, 10]
+        assert found[at] == next((level for level, bound in enumerate(bounds) if rounded >= bound), 7)
+    assert "\u2265 90%" in lens.locator(".legend").inner_text()
+    lens.locator("select").select_option("by-rank")
+    assert cells_of(lens) == by_rank and "top 30" in lens.locator(".legend").inner_text()
 
 
 def test_the_curve_chooses_the_token_under_the_pointer(open_page: Any, html: str) -> None:
@@ -173,6 +210,16 @@ def test_the_curve_chooses_the_token_under_the_pointer(open_page: Any, html: str
     page.mouse.click(box["x"] + box["width"] * 60.5 / 120, box["y"] + 30)
     assert selected(page) == [WORDS[60]]
     assert page.get_attribute("figure.curve .cursor >> nth=0", "d") == "M60.5 0V100"
+
+
+def test_on_a_phone_the_panel_can_be_put_away(open_page: Any, html: str) -> None:
+    page = open_page(html, viewport={"width": 375, "height": 700})
+    assert not page.locator("#panel").is_visible()
+    page.locator(".strip span").nth(5).click()
+    assert heading(page) == "\u00b7word5"
+    assert page.locator("#panel").bounding_box()["height"] < 0.5 * 700
+    page.get_by_role("button", name="close").click()
+    assert not page.locator("#panel").is_visible()
 
 
 def test_a_link_leads_to_its_token(open_page: Any, html: str) -> None:
@@ -224,7 +271,7 @@ def test_without_scripts_the_page_still_tells(open_page: Any, html: str) -> None
     assert "Without scripts" in page.inner_text("#panel")
 
 
-def test_it_is_named_for_those_who_listen(open_page: Any, html: str) -> None:
+def test_it_is_named_for_those_who_listen(open_page: Any, html: str, report: Any) -> None:
     """Every element that takes the focus has a role and a name."""
     page = open_page(html)
     nameless = page.evaluate(
@@ -233,6 +280,9 @@ def test_it_is_named_for_those_who_listen(open_page: Any, html: str) -> None:
     )
     assert nameless == []
     assert page.get_attribute(".strip >> nth=0", "role") == "listbox"
-    assert page.get_attribute("#panel", "aria-live") == "polite"
+    assert page.get_attribute("#spoken", "role") == "status"
+    page.locator(".strip span").nth(50).click()
+    said = page.text_content("#spoken")
+    assert said.startswith("\u00b7word50, ") and f"rank {report.branches[0].tokens[50].rank + 1}" in said
     levels = page.evaluate("[...document.querySelectorAll('main h2, main h3, h1')].map(e => +e.tagName[1])")
     assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))

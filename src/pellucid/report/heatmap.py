@@ -1,10 +1,13 @@
-"""The lens as a heatmap, layers by tokens, in inline SVG: runs of equal cells are one piece of one path a level."""
+"""The lens as a heatmap, layers by tokens, in inline SVG: runs of equal cells are one piece of one path a level.
+
+The cells are coloured by rank; the script colours them by probability where that is asked for (PROBABILITY_LEVELS).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pellucid.report.html import PROBABILITY_LEVELS, RANK_LEVELS, escape, probability_level, rank_level
+from pellucid.report.html import PROBABILITY_LEVELS, RANK_LEVELS, escape, rank_level
 from pellucid.report.html import token_label as label
 from pellucid.report.page_data import TokenView
 
@@ -55,7 +58,6 @@ def _band(tokens: Sequence[TokenView], start: int, num_layers: int, fixed: bool)
     columns = BAND if fixed else len(tokens)
     width, depth = columns * CELL_WIDTH, num_layers * CELL_HEIGHT
     ranks = [[rank_level(cell.rank) for cell in token.layers] for token in tokens]
-    chances = [[probability_level(cell.logprob) or 0 for cell in token.layers] for token in tokens]
     texts = "".join(
         f'<text y="{-CELL_WIDTH * i - 4}">{escape(label(token.text, _LABEL))}</text>'
         for i, token in enumerate(tokens)
@@ -63,15 +65,16 @@ def _band(tokens: Sequence[TokenView], start: int, num_layers: int, fixed: bool)
     return (
         f'<svg data-start="{start}" width="{width}" height="{depth + _LABEL_HEIGHT}"'
         f' viewBox="0 0 {width} {depth + _LABEL_HEIGHT}">'
-        f'<g transform="scale({CELL_WIDTH} {CELL_HEIGHT})">{_paths(ranks, num_layers, "of-rank")}'
-        f"{_paths(chances, num_layers, 'of-p')}"
-        f'<path class="at" d=""/></g>'
+        f'<g class="cells" transform="scale({CELL_WIDTH} {CELL_HEIGHT}) translate(0 .5)">'
+        f"{_paths(ranks, num_layers)}</g>"
+        f'<g transform="scale({CELL_WIDTH} {CELL_HEIGHT})"><path class="at" d=""/></g>'
         f'<g class="names" transform="translate(0 {depth + 4}) rotate(90)">{texts}</g></svg>'
     )
 
 
-def _paths(levels: list[list[int]], num_layers: int, name: str) -> str:
-    """levels [tokens][layers]; a token without a lens has none. One path for each level, of runs along a layer."""
+def _paths(levels: list[list[int]], num_layers: int) -> str:
+    """levels [tokens][layers]; a token without a lens has none. One path for each level, of runs along a layer: lines
+    of width 1 through the middle of their row."""
     pieces: dict[int, list[str]] = {}
     for layer in range(num_layers):
         row = num_layers - 1 - layer
@@ -83,8 +86,7 @@ def _paths(levels: list[list[int]], num_layers: int, name: str) -> str:
             level, start = levels[x][layer], x
             while x < len(levels) and levels[x] and levels[x][layer] == level:
                 x += 1
-            pieces.setdefault(level, []).append(f"M{start} {row}h{x - start}v1H{start}z")
-    paths = "".join(
+            pieces.setdefault(level, []).append(f"M{start} {row}h{x - start}")
+    return "".join(
         f'<path class="h{level}" d="{"".join(found)}"/>' for level, found in sorted(pieces.items())
     )
-    return f'<g class="{name}">{paths}</g>'

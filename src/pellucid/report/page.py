@@ -66,7 +66,8 @@ def _body(report: Report, title: str) -> str:
         f"{f'<aside>{notes}</aside>' if notes else ''}</header>"
         f'<div class="columns"><main>{_section("Branches", branches, "tree")}{sections}'
         f"{_section('Timings', _timings(report), 'timings')}{_section('Settings', _settings(report), 'settings')}"
-        '</main><aside id="panel" aria-live="polite" aria-label="the chosen token"><noscript><p>Without scripts '
+        '</main><p id="spoken" class="unseen" role="status"></p>'
+        '<aside id="panel" aria-label="the chosen token"><noscript><p>Without scripts '
         "there is no closer look at single tokens; the tables have their numbers.</p></noscript></aside></div>"
     )
 

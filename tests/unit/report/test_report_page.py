@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from report_pages import HOSTILE, Page, make_report
 
 from pellucid.report.heatmap import BAND, heatmap
-from pellucid.report.html import PROBABILITY_LEVELS, probability_level, rank_level, show
+from pellucid.report.html import PROBABILITY_LEVELS, rank_level, show
 from pellucid.report.page import render
 from pellucid.report.page_data import BranchView, Report, TokenView
 from pellucid.report.tree import tree
@@ -29,6 +29,8 @@ ATTRIBUTES = re.findall(
     "lang charset http-equiv content name rel href class id data-b data-first data-start dir viewbox "
     "preserveaspectratio role aria-label aria-live aria-hidden d width height transform y scope type",
 )
+
+RUN = r"M(\d+) (\d+)h(\d+)"  # of cells: from, row, how many
 
 ANY_TEXT = st.sampled_from(HOSTILE) | st.text(st.characters(exclude_categories=()), max_size=12)
 
@@ -142,21 +144,22 @@ def test_the_heatmap_paints_each_cell_once_in_its_level(num_tokens: int, num_lay
     report = make_report([f"t{i}" for i in range(num_tokens + 1)], num_layers=num_layers, num_prompt=1)
     tokens = report.branches[0].tokens
     drawn = heatmap(tokens, report.layer_names, 0)
-    painted: dict[str, dict[tuple[int, int], int]] = {"of-rank": {}, "of-p": {}}
-    for start, svg in re.findall(r'<svg data-start="(\d+)".*?>(.*?)</svg>', drawn, re.S):
-        for group, paths in re.findall(r'<g class="(of-rank|of-p)">(.*?)</g>', svg):
-            for level, d in re.findall(r'<path class="h(\d)" d="(.*?)"/>', paths):
-                for x, row, width, back in re.findall(r"M(\d+) (\d+)h(\d+)v1H(\d+)z", d):
-                    assert x == back
-                    for i in range(int(x), int(x) + int(width)):
-                        cell = int(start) + i, num_layers - 1 - int(row)
-                        assert cell not in painted[group]
-                        painted[group][cell] = int(level)
-                assert re.sub(r"M\d+ \d+h\d+v1H\d+z", "", d) == ""
-    cells = {(i, layer): cell for i, token in enumerate(tokens) for layer, cell in enumerate(token.layers)}
-    assert len(cells) == num_tokens * num_layers
-    assert painted["of-rank"] == {at: rank_level(cell.rank) for at, cell in cells.items()}
-    assert painted["of-p"] == {at: probability_level(cell.logprob) for at, cell in cells.items()}
+    painted: dict[tuple[int, int], int] = {}
+    for start, cells in re.findall(r'<svg data-start="(\d+)".*?<g class="cells".*?>(.*?)</g>', drawn, re.S):
+        for level, d in re.findall(r'<path class="h(\d)" d="(.*?)"/>', cells):
+            assert re.sub(RUN, "", d) == ""
+            for x, row, width in re.findall(RUN, d):
+                for i in range(int(x), int(x) + int(width)):
+                    cell = int(start) + i, num_layers - 1 - int(row)
+                    assert cell not in painted
+                    painted[cell] = int(level)
+    expected = {
+        (i, layer): rank_level(cell.rank)
+        for i, token in enumerate(tokens)
+        for layer, cell in enumerate(token.layers)
+    }
+    assert len(expected) == num_tokens * num_layers
+    assert painted == expected
 
 
 def test_the_curves_pass_through_the_values() -> None:

@@ -4,8 +4,11 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const panel = document.getElementById("panel");
   const TEXT = 0, ID = 1, KIND = 2, LOGPROB = 3, RANK = 4, ENTROPY = 5, TOP = 6, CHOICE = 7, LENS = 8, SECONDS = 9, SAID = 10;
+  const BAND = 48, LEVELS = [9000, 5000, 2500, 1000, 300, 100, 10]; // of a heatmap: tokens side by side; ten-thousandths
   let pinned = null; // [branch, token, layer or null]
 
+  panel.replaceChildren();
+  const spoken = document.getElementById("spoken"); // what a screen reader says of a token that was chosen
   const make = (name, text, ...classes) => {
     const made = document.createElement(name);
     if (text !== undefined) made.textContent = text;
@@ -146,14 +149,12 @@
     mark(b, i, layer);
   }
 
-  // A page that scrolls under a resting pointer is no movement of the pointer.
+  // A page that moves under a resting pointer is no movement of the pointer. The last place is noted at the end of each
+  // event's way up, after those that ask.
   let resting = "";
-  const moved = (event) => {
-    const place = `${event.clientX} ${event.clientY}`;
-    if (event.pointerType !== "mouse" || place === resting) return false;
-    resting = place;
-    return true;
-  };
+  const place = (event) => `${event.clientX} ${event.clientY}`;
+  const moved = (event) => event.pointerType === "mouse" && place(event) !== resting;
+  document.addEventListener("pointermove", (event) => { resting = place(event); });
 
   // --- where it is: in the text, the curves, the heatmap --------------------------------------------
   const strips = [...document.querySelectorAll(".strip")];
@@ -190,6 +191,8 @@
       list.forEach((span, at) => { span.tabIndex = at === Math.max(0, inside) ? 0 : -1; });
     }
     show(b, i, layer);
+    const token = tokenAt(b, i), p = token[LOGPROB];
+    spoken.textContent = label(token[TEXT]) + (p === null ? "" : `, ${percent(chance(p))}, rank ${token[RANK]}`);
     if (focus) spans[b][i].focus();
     try { history.replaceState(null, "", `#${b}.${i}`); } catch { /* a page without an address */ }
   }
@@ -269,6 +272,34 @@
     }, false);
   }
 
+  // Runs of cells of one level are a piece of one path, as the page has them for ranks.
+  function paint(figure, b, byProbability) {
+    for (const svg of figure.querySelectorAll("svg")) {
+      const cells = svg.querySelector(".cells"), start = Number(svg.dataset.start), layers = data.layers.length;
+      if (!cells.byRank) cells.byRank = [...cells.children];
+      if (!byProbability) { cells.replaceChildren(...cells.byRank); continue; }
+      const pieces = LEVELS.map(() => "").concat("");
+      const count = Math.min(BAND, data.branches[b].tokens.length - start);
+      const level = (x, layer) => {
+        const lens = x < count ? tokenAt(b, start + x)[LENS] : 0;
+        return lens ? LEVELS.findIndex((bound) => lens[4 * layer + 1] >= bound) : null;
+      };
+      for (let layer = 0; layer < layers; layer++) {
+        for (let x = 0; x < count;) {
+          const from = x, found = level(x, layer);
+          while (x < count && level(x, layer) === found) x++;
+          if (found !== null) pieces[found < 0 ? LEVELS.length : found] += `M${from} ${layers - 1 - layer}h${x - from}`;
+        }
+      }
+      cells.replaceChildren(...pieces.map((d, number) => {
+        const path = document.createElementNS(cells.namespaceURI, "path");
+        path.setAttribute("class", "h" + number);
+        path.setAttribute("d", d);
+        return path;
+      }));
+    }
+  }
+
   for (const figure of document.querySelectorAll("figure.lens")) {
     const b = Number(figure.dataset.b), bands = figure.querySelector(".bands"), layers = data.layers.length;
     const select = make("select", undefined, "choice");
@@ -278,10 +309,14 @@
       select.append(option);
     }
     select.setAttribute("aria-label", "what the colours show");
-    select.addEventListener("change", () => { figure.classList.remove("by-rank", "by-p"); figure.classList.add(select.value); });
+    select.addEventListener("change", () => {
+      figure.classList.remove("by-rank", "by-p");
+      figure.classList.add(select.value);
+      paint(figure, b, select.value === "by-p");
+    });
     figure.querySelector("figcaption").before(select);
     const line = make("div", "", "readout");
-    line.setAttribute("role", "status");
+    line.setAttribute("aria-live", "polite");
     figure.append(line);
     reachable(bands, b, "layers by tokens; arrow keys move between cells", (event) => {
       const svg = event.target.closest("svg");
