@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from statistics import median
 
 KEPT = 9  # newest measurements of a number of rows; their median counts
 UNCOUNTED = 2  # the first passes of a shape are recorded (ops/replay.py) and take longer
 LASTS = 512  # passes after which a measurement is out of date: machines and contexts change
 LEAST_SLOPE = 0.02  # of one more row: less than that is noise of the clock
+MOST_CURVES = 64
+REREAD = 8  # passes for which a curve is kept: a policy asks at every token
 
 
 def assumed(rows: int) -> float:
@@ -27,6 +29,7 @@ class PassCosts:
         self._medians: dict[int, float] = {}
         self._uncounted: dict[int, int] = {}
         self._noted_at: dict[int, int] = {}
+        self._curves: OrderedDict[int, tuple[int, list[float]]] = OrderedDict()  # by rows: when made, and it
 
     def note(self, rows: int, seconds: float) -> None:
         """A pass of so many rows, all of them new tokens or drafts, took so long with everything around it."""
@@ -63,8 +66,16 @@ class PassCosts:
             return assumed(rows)
         return self._medians[nearest] * assumed(rows) / assumed(nearest)
 
-    def ratio(self, more: int) -> float:
-        """What `more` rows make of the cost of the pass as it is, at least 1."""
-        rows = self.rows
-        measured = self.seconds(rows + more) / self.seconds(rows)
-        return max(measured, 1 + LEAST_SLOPE * more / rows)
+    def curve(self, most: int) -> list[float]:
+        """[k]: what k more rows make of the cost of the pass as it is, for k up to `most`; 1 and more."""
+        kept = self._curves.get(self.rows)
+        if kept is None or self._num_passes - kept[0] >= REREAD or len(kept[1]) <= most:
+            self._curves[self.rows] = kept = self._num_passes, self._curve(most)
+            if len(self._curves) > MOST_CURVES:
+                self._curves.popitem(last=False)
+        return kept[1]
+
+    def _curve(self, most: int) -> list[float]:
+        rows, base = self.rows, self.seconds(self.rows)
+        measured = [self.seconds(rows + more) / base for more in range(most + 1)]
+        return [max(cost, 1 + LEAST_SLOPE * more / rows) for more, cost in enumerate(measured)]

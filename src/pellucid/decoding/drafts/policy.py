@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from pellucid.decoding.drafts.costs import PassCosts
 
+# Numbers of guesses: few shapes of passes, since each is recorded, and measured, by itself.
+LENGTHS = (1, 2, 3, 5, 7, 9, 11, 15, 23, 31, 47, 64)
 MEMORY = 0.95  # of a rate, for each new observation
 WEIGHT = 2.0  # observations that the assumed rate counts as
 LEAST_GAIN = 1.03  # a gain in tokens a second below it is not worth the risk of a wrong estimate
@@ -70,19 +72,30 @@ class Policy:
         costs = self.costs
         if not costs.is_fresh(costs.rows):
             return costs.any_measured
-        return all(self._gain(k, k) < LEAST_GAIN for k in (1, 2, 4, 8))
+        curve, rows = costs.curve(self.most), costs.rows
+        return all((rows + k) / rows < LEAST_GAIN * curve[k] for k in LENGTHS if k <= self.most)
 
     def plan(self, source: str, confidence: int, available: int, seconds_each: float = 0.0) -> Plan:
         """seconds_each: what a guess itself costs, beside the row that checks it."""
-        first, rest = self._rate(source, confidence).value, self._rest_of(source).value
-        best, expected, chance = NOTHING, 0.0, first
-        for k in range(1, min(available, self.most) + 1):
-            expected += chance
-            chance *= rest
-            gain = self._gain(expected, k, seconds_each)
-            if gain > max(best.gain, LEAST_GAIN):
-                best = Plan(k, gain)
-        return best
+        costs, most = self.costs, min(available, self.most)
+        if not most:
+            return NOTHING
+        curve, rows = costs.curve(self.most), costs.rows
+        each = seconds_each / costs.seconds(rows) if seconds_each else 0.0
+        chance, rest = self._rate(source, confidence).value, self._rest_of(source).value
+        best, gain, done, expected = 0, LEAST_GAIN, 0, 0.0
+        for k in LENGTHS:
+            length = min(k, most)
+            while done < length:
+                expected += chance
+                chance *= rest
+                done += 1
+            found = (rows + expected) / (rows * (curve[length] + length * each))
+            if found > gain:
+                best, gain = length, found
+            if k >= most:
+                break
+        return Plan(best, gain) if best else NOTHING
 
     def note(self, source: str, confidence: int, ids: Sequence[int], chosen: Sequence[int]) -> None:
         """What was guessed, and the tokens that came in its place: as many as are known."""
@@ -91,14 +104,6 @@ class Policy:
             rate.note(guess == token)
             if guess != token:
                 return
-
-    def _gain(self, expected: float, k: int, seconds_each: float = 0.0) -> float:
-        """Of k guesses of which so many are right: the pass gives that many tokens more than its rows."""
-        rows = self.costs.rows
-        cost = self.costs.ratio(k)
-        if seconds_each:
-            cost += k * seconds_each / self.costs.seconds(rows)
-        return (rows + expected) / rows / cost
 
     def _rate(self, source: str, confidence: int) -> _Rate:
         assumed = ASSUMED.get(source, ASSUMED_OTHERS)
