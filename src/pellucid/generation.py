@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pellucid.branches import Branch, parting
 from pellucid.errors import UsageError
+from pellucid.guessing import Guessing
 from pellucid.output_log import OutputLog
 from pellucid.plan import Plan
 from pellucid.prompts import split_prompts
@@ -54,6 +56,7 @@ class Generation:
         self.restored: list[Generation] = []
         self._log = log if log is not None else OutputLog(llm.tokenizer, held, plan)
         self._pending: Step | None = None
+        self._guessing: Guessing | None = None  # of the present parameters, made by `run`
         self.edition = 0  # grows with every change: a Step of an earlier one is past
         self.branch = Branch(self)
         held.sequence.stop_ids = plan.ending.stop_ids
@@ -177,7 +180,7 @@ class Generation:
         count = 0
         limit = as_int(until)
         while self._log.finish_reason is None and (limit is None or count < limit):
-            step = self.step()
+            step = self._run_step()
             pieces.append(step.delta or "")
             count += 1
             if done(step, pieces):
@@ -187,7 +190,7 @@ class Generation:
     def __iter__(self) -> Iterator[Step]:
         """Steps until the generation ends."""
         while self._log.finish_reason is None:
-            yield self.step()
+            yield self._run_step()
 
     def choose(self) -> Step:
         """`peek().choose()`"""
@@ -362,9 +365,20 @@ class Generation:
         return self._tokenizer.token_text(token_id)
 
     # --- inside ---------------------------------------------------------------------------------------
+    def _run_step(self) -> Step:
+        """`step`, with guesses where the parameters ask for speculation."""
+        if self.params.speculation != "off":
+            if self._guessing is None:
+                salt = self._held.sequence.salt
+                self._guessing = Guessing(self._llm._open_driver().speculation, self.params, salt)
+            self._guessing.prepare(self._held)
+        return self.step()
+
     def _take(self, step: Step, token: int, kind: str) -> None:
         record = step.make_record(token, kind, self.params, self.sample_index)  # before the history changes
         self._held.append([token])
+        if self._held.logits is not None:  # it had been guessed, and is computed
+            record = replace(record, from_draft=True)
         step.token_id, step.record = token, record
         self._changed()
         step.delta = self._log.take(record)
@@ -390,7 +404,7 @@ class Generation:
             )
 
     def _set_plan(self, plan: Plan) -> None:
-        self._plan = plan
+        self._plan, self._guessing = plan, None
         self._held.sequence.stop_ids = plan.ending.stop_ids
         pending = self._pending
         self._changed()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pellucid.errors import ContextOverflowError, UsageError
 
 if TYPE_CHECKING:
-    from pellucid.decoding.base import DecodingStrategy
     from pellucid.decoding.drafts.base import Drafter
     from pellucid.decoding.drafts.corpus import Corpus
+    from pellucid.decoding.speculative import Speculative
     from pellucid.engine.engine import Engine
     from pellucid.engine.held import Held
     from pellucid.engine.request import StrategyOf
@@ -27,29 +27,32 @@ class Speculation:
 
     def __init__(self, engine: Engine, *, corpus_tokens: int = 0) -> None:
         self._costs = engine.costs
+        self._scheduler = engine.scheduler
         self._vocabulary_size: int = engine.model.vocabulary_size
         self._corpus_tokens = corpus_tokens
         self.draft_model: LLM | None = None
         self.owns_draft_model = False
-        self._corpora: OrderedDict[str | None, Corpus] = (
-            OrderedDict()
-        )  # by salt, the least recently used first
+        self._corpora: OrderedDict[Hashable, Corpus] = OrderedDict()  # by salt, the least recently used first
 
-    def strategy_of(self, params: SamplingParams, salt: str | None) -> tuple[str, StrategyOf | None]:
+    def strategy_of(self, params: SamplingParams, salt: Hashable) -> tuple[str, StrategyOf | None]:
         """The strategy of a request: its name, and what makes it where that is not its class alone."""
         if params.speculation == "jacobi":
             return "jacobi", None
         if params.speculation == "off":
             return "constrained" if params.constraint_source() else "sample", None
-        return "speculative", partial(self._speculative, salt)
+        return "speculative", partial(self.strategy, salt)
 
-    def _speculative(self, salt: str | None, params: SamplingParams, seed: int) -> DecodingStrategy:
+    def count_rows(self) -> None:
+        """The next pass has one row of somebody who is driven by hand, beside those that run."""
+        self._costs.rows = 1 + self._scheduler.num_rows
+
+    def strategy(self, salt: Hashable, params: SamplingParams, seed: int) -> Speculative:
         from pellucid.decoding.speculative import Drafting, Speculative
 
         drafting = Drafting(self._costs, self._vocabulary_size, partial(self._drafters, salt))
         return Speculative(params, seed, drafting)
 
-    def _drafters(self, salt: str | None, params: SamplingParams, seed: int) -> Sequence[Drafter]:
+    def _drafters(self, salt: Hashable, params: SamplingParams, seed: int) -> Sequence[Drafter]:
         found: list[Drafter] = []
         if self._corpus_tokens:
             from pellucid.decoding.drafts.corpus import CorpusDrafter
@@ -67,7 +70,7 @@ class Speculation:
         self.draft_model = None
 
     # --- earlier outputs ------------------------------------------------------------------------------
-    def remember(self, outputs: Sequence[list[int]], salt: str | None) -> None:
+    def remember(self, outputs: Sequence[list[int]], salt: Hashable) -> None:
         """What a request has put out, for later ones of the same salt."""
         if not self._corpus_tokens:
             return
@@ -77,7 +80,7 @@ class Speculation:
         while sum(map(len, self._corpora.values())) > self._corpus_tokens and len(self._corpora) > 1:
             self._corpora.popitem(last=False)
 
-    def _corpus(self, salt: str | None) -> Corpus:
+    def _corpus(self, salt: Hashable) -> Corpus:
         from pellucid.decoding.drafts.corpus import Corpus
 
         if salt not in self._corpora:

@@ -30,7 +30,8 @@ class StepRecord:
 
     logprob: natural logarithm of the probability under the model's own distribution, and processed_logprob under
     the one that the parameters made of it; None where nobody asked (`Generation.logprobs` computes all). seed,
-    sample_index: with the position, the key of the draw. altered: the caller had changed the logits.
+    sample_index: with the position, the key of the draw. altered: the caller had changed the logits. from_draft (not
+    kept in files): the token had been guessed, and its logits came with those of the token before.
     """
 
     position: int
@@ -42,6 +43,7 @@ class StepRecord:
     seed: int | None = None
     sample_index: int = 0
     altered: bool = False
+    from_draft: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,12 +82,12 @@ class Speculative:
 
     def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
         choices = verify(self._sampler, history, drafts, logits)
-        self._learn(history, choices)
+        self.learn(history.sample_index, [choice.token_id for choice in choices])
         return choices
 
     def choose(self, history: History, logits: Screened) -> list[Choice]:
         choices = [self._sampler.choose_from_bounds(history, logits)]
-        self._learn(history, choices)
+        self.learn(history.sample_index, [choice.token_id for choice in choices])
         return choices
 
     # --- SpeculatingStrategy --------------------------------------------------------------------------
@@ -133,8 +133,8 @@ class Speculative:
             ids = self._grammar.allowed(history, ids)
         return Draft(ids, draft.confidence) if ids else NO_DRAFT
 
-    def _learn(self, history: History, choices: list[Choice]) -> None:
-        guess = self._guesses.get(history.sample_index)
+    def learn(self, sample_index: int, chosen: Sequence[int]) -> None:
+        """The tokens that came where the last proposal was made."""
+        guess = self._guesses.get(sample_index)
         if guess is not None:
-            chosen = [choice.token_id for choice in choices]
             self._policy.note(guess.source, guess.draft.confidence, guess.draft.ids, chosen)

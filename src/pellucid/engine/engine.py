@@ -219,9 +219,8 @@ class Engine:
 
     def _propose(self, events: list[TokenEvent]) -> None:
         """Asks for drafts where the next pass begins at the last token."""
-        running = self.scheduler.running.copy()
-        self.costs.rows = sum(min(each.num_behind, self.scheduler.prefill_chunk) for each in running)
-        for sequence in running:
+        self.costs.rows = self.scheduler.num_rows
+        for sequence in self.scheduler.running.copy():
             live = self._live.get(sequence.request_id)
             if live is None or not live.strategy.proposes or sequence.pair is not None:
                 continue

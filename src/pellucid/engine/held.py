@@ -69,11 +69,12 @@ class Held:
     Every method may be called from any thread, but a sequence that is being evaluated is not to be changed.
     logits: float32 [vocabulary] after the last token; None: not evaluated since the last change. It is shared
     with forks: not to be written. first_logit: logits of positions from it on are wanted by the next
-    evaluation, which sets it back to None: of the last token.
+    evaluation, which sets it back to None: of the last token. ahead: the guesses of `draft` that were computed, and
+    float32 [guesses, vocabulary] after each of them.
     Errors of all methods: UsageError (closed, being evaluated, out of range), ContextOverflowError.
     """
 
-    __slots__ = ("__weakref__", "_all", "_closed", "_guard", "logits", "sequence")
+    __slots__ = ("__weakref__", "_all", "_closed", "_guard", "ahead", "logits", "sequence")
 
     def __init__(self, all_held: HeldSequences, sequence: Sequence, guard: Guard) -> None:
         self._all = all_held
@@ -81,6 +82,7 @@ class Held:
         self._closed = False
         self.sequence = sequence  # the History that logits processors see; for the engine to change
         self.logits: Float32 | None = None
+        self.ahead: tuple[list[int], Float32] | None = None
 
     @property
     def token_ids(self) -> Int32:
@@ -128,10 +130,22 @@ class Held:
             return held
 
     def append(self, ids: Iterable[int] | Int32) -> None:
-        """Tokens to be computed by the next evaluation."""
+        """Tokens to be computed by the next evaluation; one that was guessed right is computed already."""
         with self._guard():
             self._check()
-            self._extend(as_token_ids(ids))
+            array = as_token_ids(ids)
+            if len(array) > 1 or not self._accept(int(array[0])):
+                self._extend(array)
+
+    def draft(self, ids: list[int]) -> None:
+        """Guesses of what follows: the next evaluation computes them in the same pass, if it has one row of its own to
+        compute and room for them. They are not tokens of the sequence."""
+        with self._guard():
+            self._check()
+            sequence = self.sequence
+            room = self._all.limits.context_length - sequence.num_tokens
+            if sequence.num_behind == 1 and sequence.first_logit is None and room > 0:
+                sequence.draft(ids[:room])
 
     def truncate(self, num_tokens: int) -> None:
         """Only the first num_tokens tokens (at least one) stay, and what is computed of them."""
@@ -163,17 +177,35 @@ class Held:
             if not self._closed:
                 self._all.check(self.sequence, closing=True)
                 self._closed = True
-                self.logits = None
+                self.logits = self.ahead = None
                 self._all.forget(self.sequence)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             self._all.drop(self.sequence)  # safe from anywhere: it only notes
 
+    def _accept(self, token_id: int) -> bool:
+        """A token whose guess was right and whose keys and values are still there."""
+        ahead, self.ahead = self.ahead, None
+        sequence, pool = self.sequence, self._all.pool
+        position = sequence.num_tokens
+        if ahead is None or ahead[0][0] != token_id or sequence.num_computed < position:
+            return False
+        if position >= len(sequence.block_table) * pool.block_size:  # it lay in a block that was given back
+            return False
+        sequence.append(token_id)
+        sequence.num_computed = position + 1
+        pool.commit(sequence)
+        guesses, rows = ahead
+        self.logits = rows[0]
+        self.ahead = (guesses[1:], rows[1:]) if len(guesses) > 1 else None
+        return True
+
     def _extend(self, ids: Int32) -> None:
         self._all.limits.check_append(self.sequence.num_tokens, ids)
         self.sequence.extend(ids)
-        self.logits = None
+        self.sequence.drafts = []
+        self.logits = self.ahead = None
 
     def _truncate(self, num_tokens: int) -> None:
         sequence = self.sequence
@@ -183,7 +215,8 @@ class Held:
         sequence.shorten(num_tokens)
         sequence.num_prompt = min(sequence.num_prompt, num_tokens)
         sequence.first_logit = None
-        self.logits = None
+        sequence.drafts = []
+        self.logits = self.ahead = None
 
     def _check(self) -> None:
         if self._closed:
@@ -249,12 +282,19 @@ class HeldSequences:
         if evaluation is None:
             return False
         stop = sequence.num_computed
+        ahead: tuple[list[int], Float32] | None = None
+        if sequence.drafts and stop == sequence.num_tokens and len(logits) > stop - evaluation.first:
+            ahead = sequence.drafts[: len(logits) - 1], logits[1:].copy()
+            ahead[1].flags.writeable = False
+            logits = logits[:1]
+        sequence.drafts = []
         self._hand_over(evaluation, stop - len(logits), logits)
         sequence.first_logit = stop  # if it is preempted now, it goes on from here
         if stop == sequence.num_tokens or evaluation.error is not None:
             self._end(evaluation)
             if evaluation.error is None:
                 evaluation.held.logits = evaluation.last_row(logits)
+                evaluation.held.ahead = ahead
         return True
 
     def fail(self, sequence: Sequence, error: Exception) -> bool:

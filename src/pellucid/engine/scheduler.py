@@ -41,6 +41,11 @@ class Scheduler:
     def has_work(self) -> bool:
         return bool(self.running or self.waiting)
 
+    @property
+    def num_rows(self) -> int:
+        """Rows that those who run want of the next pass, without drafts."""
+        return sum(min(each.num_behind, self.prefill_chunk) for each in self.running)
+
     def add(self, sequence: Sequence) -> None:
         """Puts a sequence in line. A parked one that is one token behind runs at once, unless others wait for
         its place: it costs the next pass one row."""

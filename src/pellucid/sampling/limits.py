@@ -75,6 +75,10 @@ def check_by_hand(params: SamplingParams) -> None:
     if params.overflow == "slide" or params.deadline is not None:
         what = "overflow='slide'" if params.overflow == "slide" else f"deadline={params.deadline}"
         raise UsageError(f"{what} is for generate, stream and chat; a generation driven by hand takes none")
+    if params.speculation == "jacobi":
+        raise UsageError(
+            "speculation='jacobi' is for generate, stream and chat; a generation driven by hand takes 'auto'"
+        )
 
 
 def slide_amount(keep: int, drop: int | None, context_length: int) -> int:

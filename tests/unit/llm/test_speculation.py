@@ -184,3 +184,65 @@ def test_what_cannot_draft_is_refused(tmp_path):
                 llm.generate("a", **wrong)
         settings = llm.effective_settings(max_drafts=3)
         assert "speculation is not set" in settings.without_effect()["max_drafts"]
+
+
+def test_a_generation_driven_by_hand_runs_with_guesses(model):
+    """`run` guesses, and every step is what it was: after forks, rewinds, forced tokens and other parameters too."""
+    rng = random.Random(8)
+    flags = 0
+    for i, prompt in enumerate(prompts(12, seed=5)):
+        params = {"temperature": rng.choice([0.0, 0.8]), "seed": i, "ignore_eos": True, "max_tokens": 60}
+        params |= {"repetition_penalty": rng.choice([1.0, 1.2]), "logprobs": rng.choice([None, 1])}
+        plain = model.begin(prompt, **params)
+        fast = model.begin(prompt, **params, speculation="always", max_drafts=5)
+        for _ in range(6):
+            move = rng.choice(["run", "run", "rewind", "fork", "force", "peek"])
+            count = rng.randrange(1, 9)
+            if move == "run":
+                assert fast.run(count) == plain.run(count)
+            elif move == "rewind":
+                count = min(count, len(plain.tokens))
+                plain.rewind(count), fast.rewind(count)
+            elif move == "fork":
+                other = fast.fork()
+                assert other.run(4) == plain.fork().run(4)
+            elif move == "force":
+                token = rng.randrange(5, 200)
+                plain.force(token), fast.force(token)
+            else:
+                assert (fast.peek().logits == plain.peek().logits).all()
+            assert fast.tokens == plain.tokens and fast.text == plain.text
+            for ours, theirs in zip(fast.steps, plain.steps, strict=True):
+                assert (ours.logprob, ours.processed_logprob) == (theirs.logprob, theirs.processed_logprob)
+        assert fast.run() == plain.run() and fast.finish_reason == plain.finish_reason
+        # What it holds is what the plain one holds: the next logits and those of every position.
+        assert (
+            model.logits(fast.token_array.tolist()).tobytes()
+            == model.logits(plain.token_array.tolist()).tobytes()
+        )
+        flags += sum(step.from_draft for step in fast.steps)
+        assert not any(step.from_draft for step in plain.steps)
+    assert flags > 20
+
+
+def test_keys_and_values_after_refused_guesses_are_those_of_the_plain_run(tmp_path):
+    """Byte for byte, of every layer and block, for what was accepted (prefix caching off: nothing is shared)."""
+    path = make(tmp_path, "gemma3", "gguf", "F32")
+    kept = []
+    for mode in ("off", "always"):
+        with LLM(path, num_threads=1, prefix_caching=False) as llm:
+            generation = llm.begin("ab ab ab ab", speculation=mode, ignore_eos=True, temperature=1.0, seed=3)
+            generation.run(50)
+            generation.peek()
+            held = generation._held
+            snapshot = llm._driver.snapshot([held])
+            kept.append((generation.tokens, held.num_computed, [a.tobytes() for a in snapshot.arrays]))
+            guessed = sum(step.from_draft for step in generation.steps)
+            rows = generation.cost.computed
+    assert kept[0] == kept[1]
+    assert guessed > 0 and rows > kept[1][1], "some guesses were right, and some were not"
+
+
+def test_jacobi_by_hand_is_refused(model):
+    with pytest.raises(UsageError, match="jacobi"):
+        model.begin("a", speculation="jacobi")

@@ -1,0 +1,33 @@
+"""Speculation of a generation that is driven by hand: guesses for the passes of `run`, each choice made as always."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pellucid.engine.held import Held
+    from pellucid.sampling.params import SamplingParams
+    from pellucid.speculation import Speculation
+
+
+class Guessing:
+    """What one set of parameters guesses with."""
+
+    def __init__(self, speculation: Speculation, params: SamplingParams, salt: Hashable) -> None:
+        self._strategy = speculation.strategy(salt, params, params.seed if params.seed is not None else 0)
+        self._speculation = speculation
+        self._asked_at = -1
+
+    def prepare(self, held: Held) -> None:
+        """Before an evaluation: guesses for it, if it will compute one row."""
+        sequence = held.sequence
+        if held.logits is not None or sequence.num_behind != 1 or sequence.watch is not None:
+            return
+        if 0 <= self._asked_at < len(held):
+            self._strategy.learn(sequence.sample_index, held.token_ids[self._asked_at :].tolist())
+        self._asked_at = len(held)
+        self._speculation.count_rows()
+        drafts = self._strategy.propose(sequence)
+        if drafts:
+            held.draft(drafts)
