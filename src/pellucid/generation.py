@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.branches import Branch, parting
 from pellucid.errors import UsageError
-from pellucid.guessing import Guessing
+from pellucid.guessing import Guessing, guess_for
 from pellucid.output_log import OutputLog
 from pellucid.plan import Plan
 from pellucid.prompts import split_prompts
 from pellucid.sampling.values import as_int
-from pellucid.steps import DRAWN, FORCED, Step, StepRecord, Until, condition
+from pellucid.steps import DRAWN, FORCED, Step, StepRecord, Until, condition, logprobs_from
 from pellucid.text.continuation import encode_continuation
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Generation:
         self.restored: list[Generation] = []
         self._log = log if log is not None else OutputLog(llm.tokenizer, held, plan)
         self._pending: Step | None = None
-        self._guessing: Guessing | None = None  # of the present parameters, made by `run`
+        self.guessing: Guessing | None = None  # of the present parameters, made by `run`
         self.edition = 0  # grows with every change: a Step of an earlier one is past
         self.branch = Branch(self)
         held.sequence.stop_ids = plan.ending.stop_ids
@@ -180,7 +180,8 @@ class Generation:
         count = 0
         limit = as_int(until)
         while self._log.finish_reason is None and (limit is None or count < limit):
-            step = self._run_step()
+            guess_for(self)
+            step = self.step()
             pieces.append(step.delta or "")
             count += 1
             if done(step, pieces):
@@ -190,7 +191,8 @@ class Generation:
     def __iter__(self) -> Iterator[Step]:
         """Steps until the generation ends."""
         while self._log.finish_reason is None:
-            yield self._run_step()
+            guess_for(self)
+            yield self.step()
 
     def choose(self) -> Step:
         """`peek().choose()`"""
@@ -202,26 +204,7 @@ class Generation:
 
     def logprobs(self) -> list[float]:
         """The log-probability of each of `tokens` under the model, computed in one go where steps did not."""
-        border = self._log.borders[-1]
-        if border == len(self):
-            return []
-        found: list[float] = []
-        fork = self._held.fork()
-        try:
-            fork.first_logit = border - 1
-            ids = self.token_array
-
-            def on_rows(_: Held, position: int, rows: Float32) -> None:
-                from pellucid.sampling.distribution import Distribution
-
-                for i, row in enumerate(rows, position + 1):
-                    if i < len(ids):
-                        found.append(Distribution(row).logprob(int(ids[i])))
-
-            self._llm._open_driver().evaluate([fork], on_rows)
-        finally:
-            fork.close()
-        return found
+        return logprobs_from(self._llm._open_driver(), self._held, self._log.borders[-1])
 
     # --- back, aside, and in between ------------------------------------------------------------------
     def rewind(self, n: int | None = None, *, to: int | None = None) -> Generation:
@@ -365,15 +348,6 @@ class Generation:
         return self._tokenizer.token_text(token_id)
 
     # --- inside ---------------------------------------------------------------------------------------
-    def _run_step(self) -> Step:
-        """`step`, with guesses where the parameters ask for speculation."""
-        if self.params.speculation != "off":
-            if self._guessing is None:
-                salt = self._held.sequence.salt
-                self._guessing = Guessing(self._llm._open_driver().speculation, self.params, salt)
-            self._guessing.prepare(self._held)
-        return self.step()
-
     def _take(self, step: Step, token: int, kind: str) -> None:
         record = step.make_record(token, kind, self.params, self.sample_index)  # before the history changes
         self._held.append([token])
@@ -404,7 +378,7 @@ class Generation:
             )
 
     def _set_plan(self, plan: Plan) -> None:
-        self._plan, self._guessing = plan, None
+        self._plan, self.guessing = plan, None
         self._held.sequence.stop_ids = plan.ending.stop_ids
         pending = self._pending
         self._changed()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pellucid.engine.held import Held
+    from pellucid.generation import Generation
     from pellucid.sampling.params import SamplingParams
     from pellucid.speculation import Speculation
 
@@ -31,3 +32,15 @@ class Guessing:
         drafts = self._strategy.propose(sequence)
         if drafts:
             held.draft(drafts)
+
+
+def guess_for(generation: Generation) -> None:
+    """Guesses for its next pass, where its parameters ask for speculation."""
+    params = generation.params
+    if params.speculation == "off":
+        return
+    held = generation._held
+    if generation.guessing is None:
+        speculation = generation._llm._open_driver().speculation
+        generation.guessing = Guessing(speculation, params, held.sequence.salt)
+    generation.guessing.prepare(held)

@@ -14,6 +14,8 @@ from pellucid.sampling.distribution import Distribution
 from pellucid.sampling.values import as_int
 
 if TYPE_CHECKING:
+    from pellucid.driver import Driver
+    from pellucid.engine.held import Held
     from pellucid.generation import Generation
     from pellucid.sampling.params import SamplingParams
     from pellucid.types import Float32
@@ -199,6 +201,27 @@ class Step:
         if self.token_id is None:
             return f"<Step at {self.position}: not chosen>"
         return f"<Step at {self.position}: {self.text!r}>"
+
+
+def logprobs_from(driver: Driver, held: Held, border: int) -> list[float]:
+    """The log-probability of each token from `border` on under the model, computed in one go on a fork."""
+    if border == len(held):
+        return []
+    found: list[float] = []
+    fork = held.fork()
+    try:
+        fork.first_logit = border - 1
+        ids = held.token_ids
+
+        def on_rows(_: Held, position: int, rows: Float32) -> None:
+            for i, row in enumerate(rows, position + 1):
+                if i < len(ids):
+                    found.append(Distribution(row).logprob(int(ids[i])))
+
+        driver.evaluate([fork], on_rows)
+    finally:
+        fork.close()
+    return found
 
 
 Until = Callable[[Step], bool] | str | int | None
