@@ -89,7 +89,12 @@ class _Checker:
 
     def _check(self, path: Path) -> str:
         c, space, depth = self._c, self._c.space, len(path)
-        logprobs = space.logprobs(path, self._llm.logits([*space.prompt_ids, *path])[-1])
+        other = space.companion_ids
+        logprobs = space.logprobs(
+            path,
+            self._llm.logits([*space.prompt_ids, *path])[-1],
+            None if other is None else self._llm.logits([*other, *path])[-1],
+        )
         totals = self._scores[path] + logprobs
         allowed = space.allowed(path)
         if allowed is not None:

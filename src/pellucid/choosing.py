@@ -34,6 +34,7 @@ class Choosing:
         constraint: Constraint | None = None,
         max_nodes: int | None = 100_000,
         max_seconds: float | None = None,
+        max_memory: int | None = 1 << 30,
         batch_size: int = 16,
         num_beams: int = 4,
         most_held: int = 4096,
@@ -48,8 +49,10 @@ class Choosing:
         "per_length" (the n best of every length). min_tokens: end tokens are forbidden before; probabilities stay the
         model's. constraint: a ConstraintState; it forbids tokens likewise. params, overrides: stages such as
         temperature, top_k, top_p make the distribution that is searched; without any it is the model's own.
-        max_nodes, max_seconds: the budget; None: no end of it. batch_size: prefixes of one pass; most_held: prefixes
-        that keep keys and values: neither changes a result. num_beams: of the beam search that is compared.
+        max_nodes, max_seconds, max_memory: the budget; None: no end of it. max_memory is of the search's own nodes, in
+        bytes; keys and values live in the KV cache, and are computed again where it is full. batch_size: prefixes of
+        one pass; most_held: prefixes that keep keys and values: neither changes a result. num_beams: of the beam
+        search that is compared.
         on_progress: called with the bounds after each pass.
         Errors: those of `generate`; UsageError: what has no bound, or no fixed distribution, saying why.
         """
@@ -67,6 +70,7 @@ class Choosing:
             constraint=constraint,
             max_nodes=max_nodes,
             max_seconds=max_seconds,
+            max_memory=max_memory,
             batch_size=batch_size,
             num_beams=num_beams,
             most_held=most_held,

@@ -34,23 +34,33 @@ class Constraint(Protocol):
     def copy(self) -> Any: ...
 
 
+class Rows(NamedTuple):
+    """float32 [vocabulary] after one path, of the prompt and of the companion's."""
+
+    logits: Float32
+    other: Float32 | None
+
+
 class Space(NamedTuple):
     """Which outputs there are and how probable each is: prompt_ids, and how a row becomes log-probabilities.
 
     sampler: its stages are applied to every row; None: the model's own distribution. stop_ids: the tokens that end
-    an output, none before min_tokens. constraint: the state before the first token."""
+    an output, none before min_tokens. constraint: the state before the first token. companion_ids: the negative prompt
+    of guidance, whose row (`other`) goes with every row of the prompt's; None: there is none."""
 
     prompt_ids: tuple[int, ...]
     stop_ids: Int32
     min_tokens: int
     sampler: Sampler | None
     constraint: Constraint | None
+    companion_ids: tuple[int, ...] | None = None
 
-    def logprobs(self, path: Path, logits: Float32) -> Float64:
+    def logprobs(self, path: Path, logits: Float32, other: Float32 | None = None) -> Float64:
         """float64 [vocabulary], of the token after this path."""
         if self.sampler is not None:
             ids = np.array([*self.prompt_ids, *path], np.int32)
-            logits = self.sampler.process(Past(ids, len(self.prompt_ids), 0, self.stop_ids), logits)
+            past = Past(ids, len(self.prompt_ids), 0, self.stop_ids, companion_logits=other)
+            logits = self.sampler.process(past, logits)
         return log_probabilities(logits)
 
     def allowed(self, path: Path) -> Int32 | None:
@@ -63,13 +73,13 @@ class Space(NamedTuple):
         found: Int32 = np.asarray(state.allowed(), np.int32)
         return found
 
-    def expansion(self, path: Path, logits: Float32, ranks: int) -> Expansion:
+    def expansion(self, path: Path, rows: Rows, ranks: int) -> Expansion:
         may_end = len(path) >= self.min_tokens
-        return expansion_of(self.logprobs(path, logits), self.stop_ids, self.allowed(path), may_end, ranks)
+        return expansion_of(self.logprobs(path, *rows), self.stop_ids, self.allowed(path), may_end, ranks)
 
-    def renormalised(self, path: Path, logits: Float32) -> Float64:
+    def renormalised(self, path: Path, rows: Rows) -> Float64:
         """As `logprobs`, of what the constraint and the minimum length leave, made to sum to 1."""
-        found = self.logprobs(path, logits)
+        found = self.logprobs(path, *rows)
         allowed = self.allowed(path)
         if allowed is None and len(path) >= self.min_tokens:
             return found
@@ -93,6 +103,9 @@ class Work(NamedTuple):
     passes: int
 
 
+_Key = tuple[int, Path]  # which of the prompts, and what follows it
+
+
 class HeldTree:
     """An `Expander`. most_held: nodes that keep their keys and values; the least recently used are given back, and
     computed again, with the same bits, where a child needs them."""
@@ -102,7 +115,10 @@ class HeldTree:
         self.space = space
         self._salt = salt
         self._most_held = most_held
-        self._held: OrderedDict[Path, Held] = OrderedDict()
+        self._prompts = [space.prompt_ids] + (
+            [space.companion_ids] if space.companion_ids is not None else []
+        )
+        self._held: OrderedDict[_Key, Held] = OrderedDict()
         self._known: dict[Path, Expansion] = {}
         self.keeps_expansions = True  # whether a path that is opened again needs no row
         self._rows = self._reused = self._passes = 0
@@ -111,29 +127,32 @@ class HeldTree:
     def work(self) -> Work:
         return Work(self._rows, self._reused, self._passes)
 
-    def logits(self, paths: Sequence[Path]) -> list[Float32]:
-        """float32 [vocabulary] after each of these distinct paths, in shared passes."""
-        held = [self._sequence(path) for path in paths]
+    def logits(self, paths: Sequence[Path]) -> list[Rows]:
+        """The rows after each of these distinct paths, in shared passes."""
+        keys = [(which, path) for which in range(len(self._prompts)) for path in paths]
+        held = [self._sequence(*key) for key in keys]
         before = [each.cost.computed for each in held]
         rows = self._driver.evaluate(held)
         self._passes += 1
-        for path, each, was in zip(paths, held, before, strict=True):
+        for key, each, was in zip(keys, held, before, strict=True):
             computed = each.cost.computed - was
             self._rows += computed
             self._reused += len(each) - computed
             each.logits = None  # a row of a large vocabulary is more memory than its keys and values
-            self._held[path] = each
-            self._held.move_to_end(path)
+            self._held[key] = each
+            self._held.move_to_end(key)
         while len(self._held) > self._most_held:
             self._held.popitem(last=False)[1].close()
-        return [row[-1] for row in rows]
+        last = [row[-1] for row in rows]
+        others = last[len(paths) :] or [None] * len(paths)
+        return [Rows(*pair) for pair in zip(last[: len(paths)], others, strict=True)]
 
     def expand(self, paths: Sequence[Path], ranks: int) -> list[Expansion]:
         """Errors: PellucidError, the model or the parameters leave no token after a path."""
         found = {path: self._known[path] for path in paths if path in self._known}
         new = [path for path in paths if path not in found or len(found[path].ids) < ranks]
-        for path, logits in self._each(new):
-            expansion = self.space.expansion(path, logits, ranks)
+        for path, rows in self._each(new):
+            expansion = self.space.expansion(path, rows, ranks)
             if self.space.constraint is None and not len(expansion.ids) and not expansion.ends:
                 raise PellucidError(f"no token is left after {len(path)} tokens; loosen a parameter")
             found[path] = expansion
@@ -148,36 +167,37 @@ class HeldTree:
     def rows(self, paths: Sequence[Path]) -> list[Float64]:
         """As `RowExpander` has it. Errors: as of `expand`."""
         found: list[Float64] = []
-        for path, logits in self._each(paths):
-            found.append(self.space.renormalised(path, logits))
+        for path, rows in self._each(paths):
+            found.append(self.space.renormalised(path, rows))
             if found[-1].max() == -np.inf:
                 raise PellucidError(f"no token is left after {len(path)} tokens; loosen a parameter")
         return found
 
-    def _each(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Float32]]:
-        """The logits after each, a pass at a time, so that wide beams do not keep all rows of a large vocabulary."""
+    def _each(self, paths: Sequence[Path]) -> Iterator[tuple[Path, Rows]]:
+        """The rows after each, a pass at a time, so that wide beams do not keep all rows of a large vocabulary."""
         for start in range(0, len(paths), ROWS_AT_ONCE):
             part = paths[start : start + ROWS_AT_ONCE]
             yield from zip(part, self.logits(part), strict=True)
 
     def release(self, path: Path) -> None:
-        held = self._held.pop(path, None)
-        if held is not None:
-            held.close()
+        for which in range(len(self._prompts)):
+            held = self._held.pop((which, path), None)
+            if held is not None:
+                held.close()
 
     def close(self) -> None:
         while self._held:
             self._held.popitem()[1].close()
 
-    def _sequence(self, path: Path) -> Held:
-        """A held sequence of the prompt and this path: a fork of the nearest one that is held."""
-        if path in self._held:
-            return self._held[path]
+    def _sequence(self, which: int, path: Path) -> Held:
+        """A held sequence of a prompt and this path: a fork of the nearest one that is held."""
+        if (which, path) in self._held:
+            return self._held[which, path]
         for depth in range(len(path) - 1, -1, -1):
-            nearest = self._held.get(path[:depth])
+            nearest = self._held.get((which, path[:depth]))
             if nearest is not None:
-                self._held.move_to_end(path[:depth])
+                self._held.move_to_end((which, path[:depth]))
                 child = nearest.fork()
                 child.append(path[depth:])
                 return child
-        return self._driver.hold([*self.space.prompt_ids, *path], salt=self._salt)
+        return self._driver.hold([*self._prompts[which], *path], salt=self._salt)

@@ -42,11 +42,11 @@ class SearchResult:
     """What a search found.
 
     outputs: the best first; per_length: of every length. certified: nothing better exists, and `certificate` proves it.
-    ended_by: "proof", "max_nodes" or "max_seconds". upper_bound: no output outside `outputs` has a higher value. gap:
-    how far, in nats (per token, where that is maximised), the best of them may be from the best there is; 0 when
-    certified. greedy, beam: what these return on the same prompt. greedy_error, beam_error: whether that is worse than
-    the best output found. probability_empty: of ending at once. examined: the probability of all whole outputs seen.
-    work: rows computed and reused.
+    ended_by: "proof", "max_nodes", "max_seconds" or "max_memory". upper_bound: no output outside `outputs` has a higher
+    value. gap: how far, in nats (per token, where that is maximised), the best of them may be from the best there is; 0
+    when certified. greedy, beam: what these return on the same prompt. greedy_error, beam_error: whether that is worse
+    than the best output found. probability_empty: of ending at once. examined: the probability of all whole outputs
+    seen. work: rows computed and reused.
     """
 
     outputs: tuple[SearchOutput, ...]
@@ -107,6 +107,7 @@ def search(
     constraint: Constraint | None,
     max_nodes: int | None,
     max_seconds: float | None,
+    max_memory: int | None,
     batch_size: int,
     num_beams: int,
     most_held: int,
@@ -125,6 +126,8 @@ def search(
         check_count(name, number, least)
     if max_nodes is not None:
         check_count("max_nodes", max_nodes, 1)
+    if max_memory is not None:
+        check_count("max_memory", max_memory, 1)
     if max_seconds is not None and not max_seconds > 0:
         raise UsageError(f"max_seconds: expected a number above 0, got {max_seconds!r:.40}")
     space, salt = space_of(llm, prompt, params, max_tokens, min_tokens, constraint, cache_salt, overrides)
@@ -139,7 +142,7 @@ def search(
         root = tree.expand([()], 1)[0]
         tree.keeps_expansions = False
         exact = ExactSearch(tree, goal, batch=batch_size, must_end=must_end)
-        ended_by = _advance(exact, max_nodes, max_seconds, start, on_progress)
+        ended_by = _advance(exact, max_nodes, max_seconds, max_memory, start, on_progress)
     finally:
         tree.close()
     bounds = exact.bounds
@@ -181,6 +184,7 @@ def _advance(
     exact: ExactSearch,
     max_nodes: int | None,
     max_seconds: float | None,
+    max_memory: int | None,
     start: float,
     on_progress: Callable[[Bounds], None] | None,
 ) -> str:
@@ -189,6 +193,8 @@ def _advance(
             return "max_nodes"
         if max_seconds is not None and perf_counter() - start >= max_seconds:
             return "max_seconds"
+        if max_memory is not None and exact.num_bytes >= max_memory:
+            return "max_memory"
         exact.step()
         if on_progress is not None:
             on_progress(exact.bounds)

@@ -63,7 +63,8 @@ def space_of(
     full = Sampler(chosen.replace(logprobs=0), 0)
     sampler = full if full.stages else None
     ids = tuple(int(token) for token in request.prompt_ids)
-    return Space(ids, stop_ids, min_tokens, sampler, constraint), check_salt(cache_salt)
+    other = None if request.companion_ids is None else tuple(int(token) for token in request.companion_ids)
+    return Space(ids, stop_ids, min_tokens, sampler, constraint, other), check_salt(cache_salt)
 
 
 def check_count(name: str, value: Any, least: int) -> int:

@@ -44,12 +44,17 @@ KINDS = {
     "minimum": ({"allowed_ids": ALLOWED}, None, 2, False),
     "ending": ({"allowed_ids": ALLOWED}, None, 0, True),
     "constraint": ({}, Only(), 0, False),
+    "guided": ({"allowed_ids": ALLOWED, "guidance_scale": 1.7, "negative_prompt": [8, 2]}, None, 0, False),
 }
 
 
 def next_logprobs(model, path, overrides, constraint):
     """{token: log-probability} after PROMPT + path, stated in NumPy."""
     logits = model.logits([*PROMPT, *path])[-1].astype(np.float64)
+    if "guidance_scale" in overrides:
+        other = model.logits([*overrides["negative_prompt"], *path])[-1].astype(np.float64)
+        logits, other = (row - np.log(np.exp(row).sum()) for row in (logits, other))
+        logits = other + overrides["guidance_scale"] * (logits - other)
     if "allowed_ids" in overrides:
         logits = np.where(np.isin(np.arange(len(logits)), ALLOWED), logits, -np.inf)
     logits = logits / overrides.get("temperature", 1.0)
@@ -111,7 +116,7 @@ def agree(outputs, expected, divisor=lambda path: 1, within=1e-9):
 def test_the_n_best_of_all_outputs(model, every, kind, n):
     result = run(model, kind, n=n)
     assert result.certified and result.ended_by == "proof" and result.gap == 0
-    within = 1e-6 if kind == "tempered" else 1e-9  # logits are divided by the temperature in float32
+    within = 1e-5 if kind in ("tempered", "guided") else 1e-9  # logits are rounded to float32 after a stage
     agree(result.outputs, every(kind)[:n], within=within)
     if len(every(kind)) > n:
         assert every(kind)[n][0] <= result.upper_bound + within <= result.outputs[-1].value + 2 * within
@@ -184,6 +189,31 @@ def test_a_budget_ends_with_a_true_bound(model, every):
         assert result.nodes == most and result.ended_by == "max_nodes" and result.certificate is None
         best = max(score / len(path) for score, path in every("banned"))
         assert result.outputs[0].value <= best + 1e-12 <= result.outputs[0].value + result.gap + 1e-9
+
+
+def test_memory_is_a_budget_and_its_estimate_is_true(model):
+    import tracemalloc
+
+    from toy_tree import ToyTree
+
+    from pellucid.decoding.exact import ExactSearch
+    from pellucid.decoding.goal import Goal
+
+    flat = {"temperature": 3.0, "max_tokens": 8, "num_beams": 1, "batch_size": 4}
+    result = model.search(PROMPT, max_memory=20_000, **flat)
+    assert result.ended_by == "max_memory" and not result.certified and result.gap > 0
+    assert 1 < result.nodes < 100
+    tree = ToyTree(1, 50, sharpness=0.5, end=-8.0)
+    tree._note = lambda paths: None
+    search = ExactSearch(tree, Goal(20), batch=16)
+    tracemalloc.start()
+    try:
+        while search.nodes < 2000:
+            search.step()
+        used = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0.5 * used < search.num_bytes < 2 * used
 
 
 def test_greedy_and_beam_are_judged(model, every):
