@@ -50,6 +50,7 @@ class OpenModel:
         speculation = Speculation(self._loaded.engine, corpus_tokens=options.draft_corpus or 0)
         self._driver = Driver(self._loaded.engine, self._loaded.eos_ids, speculation)
         self._compiler: Compiler | None = None
+        self._breakers: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}
         if options.draft_model is not None:
             self._open_draft_model(options.draft_model, progress)
         self.load_seconds = perf_counter() - start
@@ -222,9 +223,24 @@ class OpenModel:
         return self._bound(chosen), settings
 
     def _bound(self, params: SamplingParams) -> SamplingParams:
-        """With their constraint compiled for this vocabulary. ConstraintError."""
-        source = params.constraint_source()
-        return params if source is None else params.bound(self._compile(source))
+        """With their constraint, and what else is text, made ready for this vocabulary. ConstraintError."""
+        source, texts = params.constraint_source(), params.text_breakers
+        if source is None and not texts:
+            return params
+        return params.bound(
+            None if source is None else self._compile(source),
+            breakers=self._spelled(texts) if texts else None,
+        )
+
+    def _spelled(self, texts: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+        """Every sequence of tokens that these breakers of dry stand for; the last few lists are kept."""
+        from pellucid.text.breakers import breaker_sequences
+
+        if texts not in self._breakers:
+            self._breakers[texts] = breaker_sequences(self.tokenizer, texts)
+            while len(self._breakers) > 16:
+                del self._breakers[next(iter(self._breakers))]
+        return self._breakers[texts]
 
     def compile_constraint(self, **constraint: Any) -> Compiled:
         """One of json_schema=, regex=, grammar=, choices= (and json_whitespace, json_lenient) made ready for this

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -214,12 +216,13 @@ _LISTS = {
     "strings": "TEXT",
     "names": "NAME[,NAME...]",
     "sequences": "ID,ID,...",
+    "breakers": "TEXT",
     "sequence_bias": "ID,ID,...=NUMBER",
 }
 
 
 _SHORTER = {"speculation": "--speculate"}  # a second name of an option
-_METAVARS = {"schema": "JSON|FILE", "grammar": "FILE", "prompt": "TEXT"}
+_METAVARS = {"schema": "JSON|FILE", "grammar": "FILE|TEXT", "prompt": "TEXT"}
 
 
 class SamplingOption(click.Option):
@@ -295,6 +298,8 @@ def _convert(field: Parameter, words: tuple[str, ...]) -> Any:
     and the check refuses it."""
     if field.kind == "strings":
         return words
+    if field.kind == "breakers":
+        return () if words == ("none",) else words
     if field.kind == "ids":
         return [token for word in words for token in _ids(word)]
     if field.kind in ("bias", "placed"):
@@ -309,10 +314,9 @@ def _convert(field: Parameter, words: tuple[str, ...]) -> Any:
         pairs = [word.rpartition("=") for word in words]
         return [[_ids(ids), _number(number, float)] for ids, _, number in pairs]
     if field.kind == "schema":
-        word = words[0]
-        return word if word.lstrip()[:1] in ("{", "") or word in ("true", "false") else _file_text(word)
+        return _schema_text(words[0])
     if field.kind == "grammar":
-        return _file_text(words[0])
+        return _grammar_text(words[0])
     if field.kind in ("choice", "text", "prompt"):
         return words[0]
     if field.kind == "bool":
@@ -320,13 +324,35 @@ def _convert(field: Parameter, words: tuple[str, ...]) -> Any:
     return _number(words[0], int if field.kind == "int" else float)
 
 
-def _file_text(path: str) -> str:
+def _schema_text(word: str) -> str:
+    """JSON, from the command line or a file. UsageError: it is none, saying where it breaks."""
+    begun = word.lstrip()[:1]
+    inline = begun in ("{", "[", '"', "") or word in ("true", "false")
+    text = word if inline else _file_text(word, "JSON that begins with '{', or a file")
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as error:
+        where = "" if inline else f"{word}: "
+        hint = "; in a shell put it in single quotes, its names in double quotes" if inline else ""
+        raise UsageError(f"expected a JSON Schema, but {where}{error}{hint}") from None
+    return text
+
+
+def _grammar_text(word: str) -> str:
+    """Of a file; what looks like a grammar itself is taken as one."""
+    if re.search(r"::=|^\s*\w+\s*:", word) and not os.path.exists(word):
+        return word
+    return _file_text(word, "a file with a grammar, or a grammar (root ::= ... or start: ...)")
+
+
+def _file_text(path: str, wanted: str = "a file") -> str:
     """UsageError: it cannot be read as text."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read(1 << 20)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UsageError(f"expected {wanted}, got {path!r:.60}: {why}") from None
 
 
 def _ids(word: str) -> list[Any]:

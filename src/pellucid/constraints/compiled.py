@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
@@ -12,10 +13,10 @@ from pellucid.constraints.base import Source
 from pellucid.constraints.choices import choices_grammar
 from pellucid.constraints.follower import Follower
 from pellucid.constraints.grammar import lark_grammar
-from pellucid.constraints.json_schema import json_grammar
+from pellucid.constraints.json_schema import json_grammar, refusal
 from pellucid.constraints.limits import check_size, parser_limits
 from pellucid.constraints.regex import regex_grammar
-from pellucid.constraints.state import MatcherState, first_line
+from pellucid.constraints.state import NOTHING_SATISFIES, MatcherState, first_line
 from pellucid.constraints.vocabulary import build_vocabulary
 from pellucid.errors import ConstraintError
 
@@ -65,6 +66,8 @@ class Compiler:
         self._vocabulary: LLTokenizer | None = None
         self._cache: OrderedDict[Hashable, Compiled] = OrderedDict()
         self._lock = threading.Lock()
+        self._single_bytes: frozenset[bytes] | None = None  # made when first needed
+        self._wide: frozenset[str] = frozenset()
 
     def vocabulary(self) -> LLTokenizer:
         if self._vocabulary is None:
@@ -95,15 +98,69 @@ class Compiler:
         except ConstraintError:
             raise
         except (ValueError, RecursionError) as error:
-            raise ConstraintError(f"{source.kind}: {first_line(str(error))}") from None
+            raise ConstraintError(f"{source.kind}: {_told(source, first_line(str(error)))}") from None
         if not guard.is_plain(source):
             guard.check(source, grammar)
         matcher = LLMatcher(self.vocabulary(), grammar, log_level=0, limits=parser_limits())
+        if matcher.is_error() and source.kind == "json_schema":
+            raise ConstraintError(f"json_schema: {_told(source, first_line(matcher.get_error()))}")
         root = MatcherState(matcher, source.kind, self._vocabulary_size, frozenset(self._eos_ids))
-        if not root.mask().any():  # computed once here, for every sequence that begins; it tells errors, too
-            raise ConstraintError(f"{source.kind}: no text of this vocabulary satisfies it")
+        self._check_begins(source, root)
+        if source.kind == "choices":
+            self._check_choices(source)
         ignored = tuple(first_line(warning) for warning in matcher.get_grammar_warnings())
         return Compiled(source, root, self._vocabulary_size, ignored)
+
+    def _check_begins(self, source: Source, root: MatcherState) -> None:
+        """ConstraintError: no token can come first. (The mask is computed once here, for all that begin.)"""
+        problem = ""
+        try:
+            if root.mask().any():
+                return
+        except ConstraintError as error:
+            problem = str(error).removeprefix(f"{source.kind}: ")
+        text = source.text  # JSON may write any character as \u....
+        if source.kind in ("json_schema", "choices"):
+            text = json.dumps(json.loads(text), ensure_ascii=False)
+        missing = self._missing_characters(text) if problem in ("", NOTHING_SATISFIES) else ""
+        if missing:
+            problem = f"no text satisfies it that this vocabulary can spell: it has no tokens for {missing}"
+        raise ConstraintError(f"{source.kind}: {problem or 'no text of this vocabulary satisfies it'}")
+
+    def _check_choices(self, source: Source) -> None:
+        """ConstraintError: a choice could never come, because the vocabulary has no tokens that spell it."""
+        from llguidance import LLMatcher
+
+        for choice in json.loads(source.text):
+            if all(self._in_single_bytes(c) for c in choice if c > "\x7f"):
+                continue
+            grammar = choices_grammar(json.dumps([choice]))
+            matcher = LLMatcher(self.vocabulary(), grammar, log_level=0, limits=parser_limits())
+            if not any(matcher.compute_bitmask()) or matcher.is_error():
+                missing = self._missing_characters(choice)
+                why = f": it has no tokens for {missing}" if missing else ""
+                raise ConstraintError(
+                    f"choices: this vocabulary cannot spell {choice!r:.60}{why}; write it with other characters"
+                )
+
+    def _missing_characters(self, text: str) -> str:
+        """Those beyond ASCII, once each, that no token holds and no tokens of single bytes spell; "" if none."""
+        beyond = [c for c in dict.fromkeys(text) if c > "\x7f" and not self._in_single_bytes(c)]
+        found = [c for c in beyond if c not in self._wide]
+        return ", ".join(repr(c) for c in found[:8]) + (", ..." if len(found) > 8 else "")
+
+    def _in_single_bytes(self, character: str) -> bool:
+        if self._single_bytes is None:
+            pieces = [self._tokenizer.token_bytes(i) for i in range(self._tokenizer.vocabulary_size)]
+            self._single_bytes = frozenset(piece for piece in pieces if len(piece) == 1)
+            self._wide = frozenset(
+                c for piece in pieces for c in piece.decode("utf-8", "ignore") if c > "\x7f"
+            )
+        return all(bytes([b]) in self._single_bytes for b in character.encode("utf-8", "surrogatepass"))
+
+
+def _told(source: Source, message: str) -> str:
+    return refusal(source.text, message) if source.kind == "json_schema" else message
 
 
 _MAKERS: dict[str, Callable[[Source], str]] = {

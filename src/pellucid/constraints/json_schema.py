@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from pellucid.constraints.limits import check_tree
+from pellucid.constraints.refusal import Nodes, explained
 from pellucid.errors import ConstraintError
 
 # Keywords whose value is a schema, a list of schemas, or a mapping of names to schemas.
@@ -59,16 +60,28 @@ def json_grammar(text: str, *, compact: bool, lenient: bool) -> str:
     return str(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=options))
 
 
+def refusal(text: str, message: str) -> str:
+    """What llguidance says against a schema, with its place there and what to do."""
+    return explained(message, nodes(json.loads(text)))
+
+
 def slips(schema: Any) -> Iterator[tuple[str, str, str]]:
     """(JSON pointer, keyword, what was meant) of each unknown keyword that is nearly one that constrains."""
+    for where, node in nodes(schema):
+        for word in node:
+            if word not in _KNOWN and (meant := _meant(word)):
+                yield where, word, meant
+
+
+def nodes(schema: Any) -> Nodes:
+    """Every schema in a schema, with its JSON pointer."""
     pending = [("#", schema)]
     while pending:
         where, node = pending.pop()
         if not isinstance(node, dict):
             continue
+        yield where, node
         for word, value in node.items():
-            if word not in _KNOWN and (meant := _meant(word)):
-                yield where, word, meant
             if word in _SCHEMA and isinstance(value, dict):
                 pending.append((f"{where}/{word}", value))
             if word in _SCHEMAS and isinstance(value, list):

@@ -113,8 +113,9 @@ def as_flags(bits: Bits, vocabulary_size: int) -> np.ndarray[tuple[int], np.dtyp
     return np.unpackbits(bits.view(np.uint8), count=vocabulary_size, bitorder="little").view(np.bool_)
 
 
+NOTHING_SATISFIES = "no text satisfies it, or none from here on"
 _KNOWN = {
-    "NoExtensionBias": "no text satisfies it, or none from here on",
+    "NoExtensionBias": NOTHING_SATISFIES,
     "LexerTooComplex": "it became too complex to follow; make it simpler",
     "ParserTooComplex": "it became too complex to follow; make it simpler",
 }

@@ -63,7 +63,7 @@ class Constraint:
     grammar: str | None = parameter(
         None,
         "grammar",
-        "the output follows this grammar, in Lark or GBNF (on the command line a file)",
+        "the output follows this grammar, in Lark or GBNF (on the command line a file or its text)",
         optional=True,
     )
     choices: tuple[str, ...] = parameter((), "strings", "the output is one of these texts")
@@ -82,7 +82,7 @@ class Constraint:
     )
     ignore_eos: bool = shared(False)
     overflow: str = shared("error")
-    compiled: Compiled | None = field(default=None, compare=False, metadata={"bound": True})
+    compiled: Compiled | None = field(default=None, compare=False, metadata={"bound": "constraint"})
 
     def __post_init__(self) -> None:
         given = [name for name in KINDS if getattr(self, name)]

@@ -3,13 +3,14 @@ oobabooga/text-generation-webui#5677)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
 from pellucid import _native
+from pellucid.errors import UsageError
 from pellucid.sampling.base import Scope, Step, parameter, samplers
 from pellucid.types import Float32, Int32
 
@@ -20,8 +21,9 @@ class Dry:
     """A token that would prolong a repetition of m >= allowed tokens loses multiplier * base^(m - allowed).
 
     The repetition is a run of the last tokens that stands earlier in the window too (the longest such run that the
-    token followed). It never reaches back over a breaker, a sequence of ids such as those of a line break, and
-    breakers of one token are never penalised.
+    token followed). It never reaches back over a breaker, such as a line break, and a token that is or holds a whole
+    breaker is never penalised. A breaker that is a text stands for every way in which tokens may spell it, their
+    other characters before it and after it included, as in llama.cpp (text/breakers.py).
     """
 
     order: ClassVar[int] = 420
@@ -60,30 +62,46 @@ class Dry:
         optional=True,
         modifies=("dry_multiplier",),
     )
-    dry_breakers: tuple[tuple[int, ...], ...] = parameter(
+    dry_breakers: tuple[str | tuple[int, ...], ...] = parameter(
         (),
-        "sequences",
-        "sequences of token ids over which no repetition reaches back",
+        "breakers",
+        "texts (or sequences of token ids) over which no repetition reaches back, such as a line break; on the "
+        "command line 'none' for none",
         modifies=("dry_multiplier",),
     )
+    spelled: tuple[tuple[int, ...], ...] | None = field(
+        default=None, compare=False, metadata={"bound": "breakers"}
+    )
+
+    @cached_property
+    def _sequences(self) -> list[tuple[int, ...]]:
+        """The breakers as token ids; of texts all that spell or hold them (`spelled`, from the LLM)."""
+        given = [each for each in self.dry_breakers if not isinstance(each, str)]
+        if len(given) < len(self.dry_breakers) and self.spelled is None:
+            raise UsageError("dry_breakers: texts have no token ids yet: give these parameters to an LLM")
+        return [*given, *(self.spelled or ())]
 
     @cached_property
     def _tails(self) -> dict[int, list[tuple[int, ...]]]:
         """The first id of the breakers -> what follows it in each."""
         tails: dict[int, list[tuple[int, ...]]] = {}
-        for head, *tail in self.dry_breakers:
+        for head, *tail in self._sequences:
             tails.setdefault(head, []).append(tuple(tail))
         return tails
 
     @cached_property
+    def _heads(self) -> Int32:
+        return np.array(sorted(self._tails), np.int32)
+
+    @cached_property
     def _spared(self) -> Int32:
-        return np.array(sorted(ids[0] for ids in self.dry_breakers if len(ids) == 1), np.int32)
+        return np.array(sorted({ids[0] for ids in self._sequences if len(ids) == 1}), np.int32)
 
     def longest(self, window: Int32) -> int:
         """How many of the last tokens a repetition may hold: those after the last breaker in the window."""
         if not self._tails:
             return len(window)
-        heads: list[int] = np.flatnonzero(np.isin(window, list(self._tails))).tolist()
+        heads: list[int] = np.flatnonzero(np.isin(window, self._heads)).tolist()
         for i in reversed(heads):
             lengths = [
                 len(tail)

@@ -86,7 +86,12 @@ PRESETS: dict[str, Preset] = {
             ),
             *("typical", "top_p", "min_p", "xtc", "dynatemp", "temperature", "adaptive_p"),
         ),
-        rules={"penalty_scope": "all", "penalty_last_n": 64, "dry_last_n": 64},
+        rules={
+            "penalty_scope": "all",
+            "penalty_last_n": 64,
+            "dry_last_n": 64,
+            "dry_breakers": ("\n", ":", '"', "*"),
+        },
     ),
 }
 _LLAMACPP_MIROSTAT: Order = (

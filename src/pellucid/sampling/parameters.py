@@ -37,6 +37,10 @@ KINDS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "schema": ({"type": ["object", "boolean"]}, "a JSON Schema: a dict, its JSON text, or a Pydantic model"),
     "text": ({"type": "string", "minLength": 1}, "a text that is not empty"),
+    "breakers": (
+        {"type": "array", "items": {"type": ["string", "array"], **_IDS_ITEMS}},
+        "a string, or a list of strings (none empty) and lists of token ids",
+    ),
     "prompt": ({"type": ["string", "array"], **_IDS_ITEMS}, "a text, or a list of at least one token id"),
     "grammar": ({"type": "string", "minLength": 1}, "the text of a grammar"),
     # A Python function has no form in JSON: only the empty list is valid there.
@@ -99,19 +103,20 @@ class Parameter:
             return None
         try:
             return normal_form(self.kind, value, self._in_range, self.choices)
-        except Invalid:
-            raise self._error(value) from None
+        except Invalid as error:
+            raise self._error(value, str(error)) from None
 
     def plain(self, value: Any) -> Any:
         """A checked value in plain JSON types."""
         return None if value is None else plain(self.kind, value)
 
-    def _error(self, value: Any) -> UsageError:
+    def _error(self, value: Any, why: str) -> UsageError:
         wanted = KINDS[self.kind][1]
         if self.range:
             wanted += f" {self.range}" if self.choices else f" with {self.range}"
         none = " or None" if self.optional else ""
-        return UsageError(f"{self.name}: expected {wanted}{none}, got {value!r}")
+        because = f": {why}" if why else ""
+        return UsageError(f"{self.name}: expected {wanted}{none}, got {value!r}{because}")
 
     def _in_range(self, value: float) -> bool:
         return (

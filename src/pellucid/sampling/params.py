@@ -108,7 +108,7 @@ class SamplingParams:
     range.
     """
 
-    __slots__ = ("_compiled", "_hash", "_values")
+    __slots__ = ("_bindings", "_hash", "_values")
     __signature__ = _Signature()
     _values: dict[str, Any]
 
@@ -148,7 +148,7 @@ class SamplingParams:
             name: p.check(values[name]) for name, p in table.items() if name in values
         }
         object.__setattr__(self, "_values", checked)
-        object.__setattr__(self, "_compiled", None)
+        object.__setattr__(self, "_bindings", {})
         object.__setattr__(self, "_hash", hash(tuple(checked.values())))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise UsageError(
@@ -193,7 +193,7 @@ class SamplingParams:
     def _build(self, stage: str) -> LogitsProcessor:
         kind: Any = samplers[stage]
         values = {
-            f.name: self._compiled if "bound" in f.metadata else self._values[f.name]
+            f.name: self._bindings.get(f.metadata["bound"]) if "bound" in f.metadata else self._values[f.name]
             for f in dataclasses.fields(kind)
         }
         return cast(LogitsProcessor, kind(**values))
@@ -204,11 +204,20 @@ class SamplingParams:
             return None
         return cast(Any, self._build("constraint")).source  # type: ignore[no-any-return]
 
-    def bound(self, compiled: Any) -> SamplingParams:
-        """The same, with its constraint compiled for the vocabulary of an LLM (`LLM.compile_constraint`)."""
+    def bound(self, compiled: Any = None, *, breakers: Any = None) -> SamplingParams:
+        """The same for the vocabulary of an LLM: its constraint compiled (`LLM.compile_constraint`), the texts of
+        dry_breakers as token ids. None: as it was."""
         copy = SamplingParams(**self.non_defaults())
-        object.__setattr__(copy, "_compiled", compiled)
+        new = {"constraint": compiled, "breakers": breakers}
+        given = {name: value for name, value in new.items() if value is not None}
+        object.__setattr__(copy, "_bindings", {**self._bindings, **given})
         return copy
+
+    @property
+    def text_breakers(self) -> tuple[str, ...]:
+        """The breakers of dry that are texts, where dry is on."""
+        texts = tuple(each for each in self._values["dry_breakers"] if isinstance(each, str))
+        return texts if self._values["dry_multiplier"] else ()
 
     def idle_stages(self) -> set[str]:
         """Stages that cannot change the choice because it is greedy."""
@@ -246,8 +255,12 @@ class SamplingParams:
     def replace(self, **changes: Any) -> SamplingParams:
         """A copy with these parameters changed. What the order gave, and not the caller, is given anew."""
         changed = SamplingParams(**{**self.non_defaults(), **changes})
-        same = self._compiled is not None and changed.constraint_source() == self.constraint_source()
-        return changed.bound(self._compiled) if same else changed
+        kept = {}
+        if changed.constraint_source() == self.constraint_source():
+            kept["compiled"] = self._bindings.get("constraint")
+        if changed.text_breakers == self.text_breakers:
+            kept["breakers"] = self._bindings.get("breakers")
+        return changed.bound(**kept) if any(each is not None for each in kept.values()) else changed
 
     def to_dict(self) -> dict[str, Any]:
         """Every parameter by name, in plain JSON types; SamplingParams(**d) gives it back (functions of Python

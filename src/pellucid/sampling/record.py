@@ -19,7 +19,7 @@ from pellucid.errors import UsageError
 from pellucid.sampling.memory import States
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.random import SAMPLE_STREAM
-from pellucid.sampling.sampler import NoTokenLeftError, Sampler, StepOf
+from pellucid.sampling.sampler import ConstraintStep, NoTokenLeftError, Sampler, StepOf, constraint_step
 from pellucid.types import Float32, Int32
 
 Float64 = NDArray[np.float64]
@@ -51,6 +51,7 @@ class ChoiceRecord:
     raw_rank: 0 for the model's most probable token. raw_logprob, logprob: before and after all stages.
     runner_up: the next best score's token, None if only one was left; margin: how much lower its score is (inf
     without one). noise, runner_up_noise: Gumbel noise of the two. states: of stages with feedback, before the choice.
+    constraint: what it allowed, and the token that stood first before it; None where there is none.
     """
 
     position: int
@@ -69,6 +70,7 @@ class ChoiceRecord:
     runner_up_noise: float
     margin: float
     states: States = field(default_factory=dict)
+    constraint: ConstraintStep | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """In plain types."""
@@ -102,12 +104,14 @@ def explain_choice(
     num_prompt: int,
     stop_ids: Iterable[int] = (),
     states: States | None = None,
+    companion_logits: Float32 | None = None,
 ) -> ChoiceRecord:
     """The choice at `position` (None: after all token_ids), made again.
 
     logits: float32 [vocabulary] that the model gave there. token_ids: prompt and output; those from `position` on are
     not looked at. seed: of the request (its result names it). num_prompt: how many are the prompt. stop_ids: the ids
     that would have ended the sequence. states: `ChoiceRecord.states` or `Sampler.states`; None where no stage has one.
+    companion_logits: those after the negative prompt, under guidance.
     UsageError: a position outside the tokens, or states missing. NoTokenLeftError as when choosing.
     """
     ids = np.asarray(list(token_ids) if not isinstance(token_ids, np.ndarray) else token_ids, np.int32)
@@ -116,7 +120,8 @@ def explain_choice(
         raise UsageError(
             f"position: expected {num_prompt} (the first of the output) to {len(ids)}, got {position}"
         )
-    past = Past(ids[:at], num_prompt, sample_index, np.array(sorted(stop_ids), np.int32))
+    ends = np.array(sorted(stop_ids), np.int32)
+    past = Past(ids[:at], num_prompt, sample_index, ends, companion_logits=companion_logits)
     sampler = Sampler(params, seed)
     known = sampler.states(past) if states is None else states
     if states is None and known and at > num_prompt:
@@ -160,6 +165,7 @@ def explain(sampler: Sampler, step: StepOf, logits: Float32) -> ChoiceRecord:
         runner_up_noise=0.0 if alone else float(noise[second]),
         margin=np.inf if alone else float(scores[chosen] - others[second]),
         states=dict(step.states),
+        constraint=next((constraint_step(a, b) for name, a, b in effects if name == "constraint"), None),
     )
 
 

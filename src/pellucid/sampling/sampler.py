@@ -181,7 +181,7 @@ class Sampler:
             return Choice(token, None)
         found = self._logprobs(token, logits, processed)
         if "constraint" in given:
-            found = found._replace(constraint=_constraint_step(*given["constraint"]))
+            found = found._replace(constraint=constraint_step(*given["constraint"]))
         return Choice(token, found)
 
     def _keep(self, given: dict[str, tuple[Float32, Float32]]) -> Watcher:
@@ -230,7 +230,8 @@ class Sampler:
         return NoTokenLeftError(where + f"{given} exclude every token between them; loosen one")
 
 
-def _constraint_step(before: Float32, after: Float32) -> ConstraintStep:
+def constraint_step(before: Float32, after: Float32) -> ConstraintStep:
+    """From the logits that the constraint was given, and those that it gave."""
     allowed = _native.log_normalizer(after) - _native.log_normalizer(before)
     return ConstraintStep(
         min(allowed, 0.0), _native.argmax(before), int(np.count_nonzero(after > -np.inf)) == 1

@@ -12,7 +12,8 @@ InRange = Callable[[float], bool]
 
 
 class Invalid(Exception):
-    """The value is of another type, not finite or out of range; who asked says what was expected."""
+    """The value is of another type, not finite or out of range; who asked says what was expected. Its text: why, where
+    that is not plain."""
 
 
 def normal_form(kind: str, value: Any, in_range: InRange, choices: tuple[str, ...]) -> Any:
@@ -41,6 +42,7 @@ def normal_form(kind: str, value: Any, in_range: InRange, choices: tuple[str, ..
         "text": _text,
         "grammar": _text,
         "prompt": _prompt,
+        "breakers": _breakers,
     }[kind](value)
 
 
@@ -60,6 +62,8 @@ def plain(kind: str, value: Any) -> Any:
         return [name_of(function) for function in value]
     if kind == "prompt" and not isinstance(value, str):
         return list(value)
+    if kind == "breakers":
+        return [item if isinstance(item, str) else list(item) for item in value]
     return list(value) if kind in ("ids", "strings", "names") else value
 
 
@@ -67,6 +71,8 @@ def largest_id(kind: str, value: Any) -> int:
     """The largest token id that a value in normal form names; -1 if it names none."""
     if kind == "prompt" and not isinstance(value, str) and value:
         return int(max(value))
+    if kind == "breakers":
+        return max((max(item) for item in value if not isinstance(item, str)), default=-1)
     if not value or kind not in ("ids", "bias", "placed", "sequences", "sequence_bias"):
         return -1
     if kind == "placed":
@@ -191,6 +197,15 @@ def _text(value: Any) -> str:
     return value
 
 
+def _breakers(value: Any) -> tuple[str | tuple[int, ...], ...]:
+    if isinstance(value, str):
+        value = (value,)
+    items = [item if isinstance(item, str) else _sequence(item) for item in _items(value)]
+    if "" in items:
+        raise Invalid
+    return tuple(dict.fromkeys(items))
+
+
 def _prompt(value: Any) -> str | tuple[int, ...]:
     return value if isinstance(value, str) else _sequence(value)
 
@@ -205,6 +220,8 @@ def _schema(value: Any) -> str:
         if not isinstance(parsed, dict | bool):
             raise Invalid
         return json.dumps(parsed, ensure_ascii=False, allow_nan=False)
+    except json.JSONDecodeError as error:
+        raise Invalid(f"no valid JSON: {error}") from None
     except (TypeError, ValueError, RecursionError):
         raise Invalid from None
 

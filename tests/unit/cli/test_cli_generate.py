@@ -244,3 +244,23 @@ def test_bench_holds_speeds_against_ceilings(invoke, tiny):
     else:
         done = ceiling["multiply_adds_per_token"] + ceiling["multiply_adds_of_the_projection"] / 20
         assert prefill["of_ceiling"] == pytest.approx(2 * done * prefill["tokens_per_second"] / peak)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--json-schema", '{"type": '], "Expecting value: line 1 column 10"),
+        (["--json-schema", "{'type': 'object'}"], "its names in double quotes"),
+        (["--json-schema", "no-such-file.json"], "JSON that begins with '{', or a file"),
+        (["--grammar", "root = "], "a grammar (root ::= ... or start: ...)"),
+        (["--grammar", 'root ::= "a" missing'], "missing"),
+    ],
+)
+def test_a_broken_constraint_says_where(invoke, tiny, flags, said):
+    result = invoke("generate", "ab", "-m", tiny, *flags)
+    assert result.exit_code == 2 and said in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_grammar_may_stand_on_the_command_line(invoke, tiny):
+    result = invoke("generate", "ab", "-m", tiny, "--grammar", 'root ::= "xy" | "z"')
+    assert result.exit_code == 0 and result.stdout.strip() in ("xy", "z")

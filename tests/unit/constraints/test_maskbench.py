@@ -17,7 +17,7 @@ from pellucid.text.tokenizer import load_tokenizer
 ROOT = Path(__file__).parents[3]
 # How a refusal reads: everything that llguidance does not implement, or that is not sound.
 REASONS = (
-    *("Unimplemented keys", "oneOf constraints", "Unknown format", "no keyword", "circular references"),
+    *("cannot be followed", "Unknown format", "no keyword", "circular references"),
     *("Schema intersection stack", "min/maxProperties", "Unsatisfiable", "are not disjoint", "invalid regex"),
     *("takes more than", "too complex", "schema too large", "more than 2000 properties", "lookarounds"),
 )

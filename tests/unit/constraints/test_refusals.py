@@ -24,7 +24,20 @@ def schema(value):
 
 
 REFUSED = [
-    (schema({"not": {"type": "string"}}), '"not"'),
+    (schema({"not": {"type": "string"}}), '"not" (at #/not) cannot be followed; say what is allowed instead'),
+    (
+        schema({"properties": {"a": {"items": {"dependencies": {}}}}}),
+        "(at #/properties/a/items/dependencies)",
+    ),
+    (schema({"allOf": [{"oneOf": [{"type": "integer"}, {"type": "number"}]}]}), "(at #/allOf/0/oneOf)"),
+    (schema({"$defs": {"x": {"format": "wibble"}}, "$ref": "#/$defs/x"}), "(at #/$defs/x/format)"),
+    (schema({"properties": {"b": {"type": "string", "pattern": "("}}}), "(at #/properties/b/pattern)"),
+    (schema({"properties": {"b": {"type": ["strin"]}}}), "(at #/properties/b/type)"),
+    (schema({"properties": {"b": {"$ref": "#/nowhere"}}}), "(at #/properties/b/$ref)"),
+    (schema({"enum": ["grün"]}), "no tokens for 'ü'"),
+    (Source("regex", "größe"), "no tokens for 'ö', 'ß'"),
+    (Source("grammar", 'root ::= "é"'), "no tokens for 'é'"),
+    (Source("choices", json.dumps(["fine", "é", "ü"])), "cannot spell 'é'"),
     (schema({"type": "array", "uniqueItems": True}), "uniqueItems"),
     (schema({"type": "array", "contains": {}}), "contains"),
     (schema({"if": {}, "then": {}}), '"if", "then"'),
@@ -49,7 +62,6 @@ REFUSED = [
     (Source("grammar", 'start[temperature=0.5]: "a"'), "temperature"),
     (Source("grammar", 'root ::= "a" missing\n'), "missing"),
     (Source("grammar", 'root ::= "a'), "GBNF"),
-    (Source("choices", json.dumps(["é"])), "no text"),
 ]
 
 
@@ -117,3 +129,16 @@ def test_lenient_tells_what_it_leaves_out(compiler):
     source = schema({"type": "array", "uniqueItems": True})._replace(lenient=True)
     compiled = compiler.compile(source)
     assert any("uniqueItems" in note for note in compiled.ignored)
+
+
+def test_other_vocabularies_spell_beyond_ascii():
+    """By whole characters, by parts of them, or not at all; and what they can spell is not refused."""
+    whole = ToyVocabulary("a", "é", "xö")
+    state = Compiler(whole, whole.vocabulary_size, whole.eos_ids).compile(
+        Source("choices", json.dumps(["é", "aé"]))
+    )
+    assert state.state().allowed().tolist() == [0, 1]
+    with pytest.raises(ConstraintError, match="cannot spell 'ö'; write"):  # its only token has an x before it
+        Compiler(whole, whole.vocabulary_size, whole.eos_ids).compile(
+            Source("choices", json.dumps(["a", "ö"]))
+        )

@@ -20,7 +20,14 @@ CHAINS = [
     {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "min_p": 0.02, "frequency_penalty": 0.5},
     {"temperature": 1.2, "typical_p": 0.7, "xtc_probability": 0.5, "xtc_threshold": 0.05},
     {"temperature": 1, "order": "llamacpp", "mirostat": 2, "mirostat_tau": 3},
-    {"temperature": 1, "order": "llamacpp", "adaptive_target": 0.2, "dry_multiplier": 0.8, "top_n_sigma": 2},
+    {
+        "temperature": 1,
+        "order": "llamacpp",
+        "adaptive_target": 0.2,
+        "dry_multiplier": 0.8,
+        "dry_breakers": [],
+        "top_n_sigma": 2,
+    },
     {"temperature": 1, "order": "hf", "eta_cutoff": 0.01, "top_h": 0.8, "no_repeat_ngram_size": 2},
     {"temperature": 1, "logits_processors": [lambda ids, l: -l]},
 ]
@@ -99,3 +106,31 @@ def test_misuse():
     with pytest.raises(UsageError, match="mirostat depends on earlier choices; give the states"):
         explain_choice(x, [1, 2, 3], feedback, 1, num_prompt=1)
     assert explain_choice(x, [1, 2, 3], feedback, 1, num_prompt=3).states == {"mirostat": (10.0,)}
+
+
+def test_a_constraint_is_told_with_what_the_model_wanted():
+    from toy_vocabulary import ToyVocabulary
+
+    from pellucid.constraints.base import Source
+    from pellucid.constraints.compiled import Compiler
+
+    vocabulary = ToyVocabulary("a", "b", "c", "d")
+    params = SamplingParams(choices=["b", "cd"])
+    compiler = Compiler(vocabulary, vocabulary.vocabulary_size, vocabulary.eos_ids)
+    params = params.bound(compiler.compile(Source(*params.constraint_source())))
+    logits = np.log(np.array([0.4, 0.1, 0.3, 0.15, 0.05], np.float32))
+    record = explain_choice(logits, [0], params, 0, num_prompt=1)
+    assert record.token_id == 2 and record.constraint.wanted == 0 and not record.constraint.forced
+    assert record.constraint.allowed_logprob == pytest.approx(np.log(0.4), abs=1e-6)
+    after = explain_choice(logits, [0, 2], params, 0, num_prompt=1)
+    assert after.token_id == 3 and after.constraint.forced
+    assert explain_choice(logits, [0], SamplingParams(), 0, num_prompt=1).constraint is None
+
+
+def test_guidance_is_explained_with_the_row_of_its_companion():
+    rng = np.random.default_rng(1)
+    logits, other = (rng.standard_normal(50).astype(np.float32) for _ in range(2))
+    params = SamplingParams(guidance_scale=2.0)
+    record = explain_choice(logits, [0], params, 0, num_prompt=1, companion_logits=other)
+    c, u = (row.astype(np.float64) - np.log(np.exp(row.astype(np.float64)).sum()) for row in (logits, other))
+    assert record.token_id == int(np.argmax(u + 2 * (c - u))) and record.stages[0].name == "guidance"
