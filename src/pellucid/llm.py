@@ -325,7 +325,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
         return render_chat(self.tokenizer, messages, **variables)
 
     # --- numbers out ----------------------------------------------------------------------------------
-    def logits(self, token_ids: Sequence[int]) -> Float32:
+    def logits(self, token_ids: Sequence[int], *, interventions: Sequence[Intervention] = ()) -> Float32:
         """The model's logits after each token: float32 [positions, vocabulary].
 
         Row i is the unprocessed distribution (before softmax) of the token that follows token_ids[: i + 1]:
@@ -338,4 +338,4 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
             )
         ids = prompts[0]
         self._check(ids, self._need(), None)
-        return self._driver.logits(ids)
+        return self._changed_logits(ids, interventions) if interventions else self._driver.logits(ids)

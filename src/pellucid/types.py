@@ -58,11 +58,11 @@ class Batch:
 class PassWatch(Protocol):
     """Who looks at the sites of one pass (glass/sites.py), or changes what flows through them.
 
-    looks: the (site, layer) pairs looked at, ascending. changes: it may return something else than it was given, so
+    looks: the (site, layer) pairs looked at. changes: it may return something else than it was given, so
     that the pass cannot be replayed; otherwise a backend may call `take` after the pass in place of each call.
     """
 
-    looks: tuple[tuple[str, int], ...]
+    looks: frozenset[tuple[str, int]]
     changes: bool
 
     def __call__(self, site: str, layer: int, x: Float32) -> Float32:

@@ -14,6 +14,7 @@ from pellucid.sampling.values import as_int
 from pellucid.text.continuation import encode_continuation
 
 if TYPE_CHECKING:
+    from pellucid.comparing import Comparison
     from pellucid.engine.held import Rows
     from pellucid.glass.attribution import Attribution
     from pellucid.glass.captured import Captured
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pellucid.glass.intervene import Intervention
     from pellucid.glass.lens import Lens
     from pellucid.llm import LLM
+    from pellucid.sampling.params import SamplingParams
     from pellucid.types import Float32, Int32
 
 
@@ -175,6 +177,43 @@ class Views:
             return self._last_rows(several, interventions)
 
         return leave_one_out(ids, chosen, logits_of)
+
+    def ab(
+        self,
+        prompt: str | Sequence[int],
+        interventions: Sequence[Intervention],
+        params: SamplingParams | None = None,
+        *,
+        top: int = 5,
+        parse_special: bool = False,
+        **overrides: Any,
+    ) -> Comparison:
+        """A prompt continued without and with interventions, and along the tokens of the first what they change in
+        each distribution, after the same tokens in both. Draws use the same noise. params, overrides, errors: those of
+        `generate` (one sample)."""
+        from pellucid.comparing import compare
+
+        count = check_count(top, "top")
+        return compare(
+            cast("LLM", self),
+            prompt,
+            interventions,
+            params,
+            top=count,
+            parse_special=parse_special,
+            overrides=overrides,
+        )
+
+    def _changed_logits(self, ids: list[int], interventions: Sequence[Intervention]) -> Float32:
+        """`LLM.logits` under interventions."""
+        (look,) = looking_of(None, interventions, 1)
+        rows: Float32 = np.empty((len(ids), cast("LLM", self).model.vocabulary_size), np.float32)
+
+        def take(_: Any, position: int, logits: Float32) -> None:
+            rows[position : position + len(logits)] = logits
+
+        self._run(ids, look, None, take, first=0)
+        return rows
 
     def _captured_of(
         self, source: str | Sequence[int] | Captured, capture: Capture, interventions: Sequence[Intervention]

@@ -50,6 +50,12 @@ exact text). Without --temperature the most probable token is always chosen. Exi
     help="Write what is needed to replay the run into this file, as it goes.",
 )
 @click.option(
+    "--interventions",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Change what flows through the model as this JSON file says (docs/interventions.md).",
+)
+@click.option(
     "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
 )
 def command(prompt: str | None, **options: Any) -> None:
@@ -86,6 +92,10 @@ def command(prompt: str | None, **options: Any) -> None:
 
 def _start(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> Stream:
     common = {"model_defaults": options["model_defaults"], "record": options["record"], **sampling}
+    if options["interventions"] is not None:
+        from pellucid.glass.intervention_file import load_interventions
+
+        common["interventions"] = load_interventions(options["interventions"])
     if not options["chat"]:
         return llm.stream(text, parse_special=options["parse_special"], **common)
     messages = [{"role": "user", "content": text}]

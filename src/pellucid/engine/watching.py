@@ -8,7 +8,7 @@ from pellucid.engine.scheduler import Plan
 from pellucid.ops.base import LATE_SITES
 from pellucid.types import Float32, Watch
 
-Places = tuple[tuple[str, int], ...]  # (site, layer), ascending
+Places = frozenset[tuple[str, int]]  # (site, layer)
 
 
 class Watching:
@@ -17,10 +17,15 @@ class Watching:
     def __init__(self, parts: list[tuple[Watch, int, int, int]]) -> None:
         """parts: (watch, first row in the pass, rows, position of the first row), at least one."""
         self._parts = parts
-        self.looks = _union(frozenset(watch.looks for watch, *_ in parts))
-        self.changed = frozenset[tuple[str, int]]().union(*(watch.changes for watch, *_ in parts))
-        self.changes = bool(self.changed)
-        self._places = self.changed.union(self.looks) if self.changes else frozenset(self.looks)
+        self.looks = parts[0][0].looks
+        self.changes = False
+        for watch, *_ in parts:
+            if watch.looks is not self.looks and watch.looks != self.looks:
+                self.looks = _union(self.looks, watch.looks)
+            self.changes = self.changes or bool(watch.changes)
+        self._places = (
+            self.looks.union(*(watch.changes for watch, *_ in parts)) if self.changes else self.looks
+        )
 
     @classmethod
     def of(cls, plan: Plan) -> Watching | None:
@@ -35,7 +40,7 @@ class Watching:
 
     def keeps_rows(self, num_layers: int) -> bool:
         """Whether all rows have to go through the whole of the last layer."""
-        return any(site in LATE_SITES and layer >= num_layers - 1 for site, layer in self._places)
+        return _needs_rows(self._places, num_layers)
 
     def __call__(self, site: str, layer: int, x: Float32) -> Float32:
         place = (site, layer)
@@ -62,19 +67,25 @@ class Watching:
 
 
 @lru_cache(maxsize=256)
-def _union(looks: frozenset[frozenset[tuple[str, int]]]) -> Places:
-    return tuple(sorted(frozenset[tuple[str, int]]().union(*looks)))
+def _union(one: Places, other: Places) -> Places:
+    """Kept, so that the same sets are the same object, whose hash is known."""
+    return one | other
 
 
 @lru_cache(maxsize=256)
 def _layers(
-    own: frozenset[tuple[str, int]], all_looks: Places
+    own: Places, all_looks: Places
 ) -> tuple[tuple[str, tuple[int, ...], tuple[int, ...] | None], ...]:
     """By site that `own` looks at: its layers, and which of all layers looked at there they are (None: all)."""
     found = []
     for site in sorted({site for site, _ in own}):
-        there = [layer for name, layer in all_looks if name == site]
+        there = sorted(layer for name, layer in all_looks if name == site)
         mine = [layer for layer in there if (site, layer) in own]
         chosen = None if mine == there else tuple(there.index(layer) for layer in mine)
         found.append((site, tuple(mine), chosen))
     return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _needs_rows(places: Places, num_layers: int) -> bool:
+    return any(site in LATE_SITES and layer >= num_layers - 1 for site, layer in places)

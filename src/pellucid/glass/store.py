@@ -15,12 +15,32 @@ from pellucid.models.base import Model
 from pellucid.ops.base import SITES
 from pellucid.types import Array, Float32, Int32, Watch
 
-_DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}  # bfloat16 as its bits
+_DTYPES: dict[str, type[np.generic]] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": np.uint16,
+}  # bfloat16 as its bits
 _ENDLESS = 1 << 62
+SLAB_BYTES = 16 << 20
 
 
 class CaptureError(PellucidError):
     """A capture met its budget, or a value that its dtype cannot hold."""
+
+
+class _Slab:
+    """Memory for pieces, cut from large arrays, since NumPy asks for huge pages from 4 MiB on: the first touch of every
+    4 KiB page costs as much as the copy into it. What is not written is not touched."""
+
+    def __init__(self) -> None:
+        self._rest = np.empty(0, np.uint8)
+
+    def array(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
+        num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if num_bytes > len(self._rest):
+            self._rest = np.empty(max(SLAB_BYTES, num_bytes), np.uint8)
+        part, self._rest = self._rest[:num_bytes], self._rest[-(-num_bytes // 64) * 64 :]
+        return part.view(dtype).reshape(shape)
 
 
 class CaptureWatch:
@@ -44,6 +64,7 @@ class CaptureWatch:
         self._full_at = self._stop  # positions from here on are left out
         self._end = start  # pieces are there up to here
         self._pieces: dict[str, list[Array]] = {site: [] for site in self._layers}
+        self._slab = _Slab()
         self._have = np.zeros(0, np.bool_)  # by position - start
         self._piece_bytes = capture.position_bytes(model) * PIECE
         self._num_spilled = 0  # leading pieces that are in files
@@ -174,9 +195,9 @@ class CaptureWatch:
                 )
             more, self._full_at = room, end
         dtype = _DTYPES[self.capture.dtype]
-        for site, layers in self._layers.items():
-            shape = (PIECE, len(layers), self._widths[site])
-            self._pieces[site] += [np.empty(shape, dtype) for _ in range(more)]
+        for _ in range(more):
+            for site, layers in self._layers.items():
+                self._pieces[site].append(self._slab.array((PIECE, len(layers), self._widths[site]), dtype))
         self._have = np.concatenate([self._have, np.zeros(more * PIECE, np.bool_)])
         self._end += more * PIECE
 

@@ -36,13 +36,13 @@ class _Gather:
 
     changes = False
 
-    def __init__(self, looks: tuple[tuple[str, int], ...], num_rows: int, runner: Any) -> None:
+    def __init__(self, looks: frozenset[tuple[str, int]], num_rows: int, runner: Any) -> None:
         self.looks = looks
         self.rows: dict[str, Float32] = {}
         self._runner = runner
         self._every: Int32 = np.arange(num_rows, dtype=np.int32)
         self._layers: dict[str, list[int]] = {}
-        for site, layer in looks:
+        for site, layer in sorted(looks):
             self._layers.setdefault(site, []).append(layer)
 
     def __call__(self, site: str, layer: int, x: Float32) -> Float32:

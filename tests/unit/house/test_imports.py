@@ -51,6 +51,7 @@ FRONT |= {
     "past_rows",
     "looking",
     "views",
+    "comparing",
 }
 INSIDE = {
     "constraints",

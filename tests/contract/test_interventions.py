@@ -1,0 +1,212 @@
+"""Interventions change their own sequence and nothing else, and the same in every mode; those that change nothing
+leave every bit."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from tiny_checkpoints import make
+
+from pellucid import LLM, Capture, ForceToken, MeanAblate, Patch, Scale, Steer, UsageError, ZeroAblate
+from pellucid.models.base import models
+from pellucid.ops.base import SITES
+
+PROMPT = np.random.default_rng(9).integers(2, 320, 37).tolist()
+NEW = {"max_tokens": 12, "ignore_eos": True}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tiny")
+
+
+def opened(folder, name, quant, **options):
+    return LLM(make(folder, name, "gguf", quant), **{"num_threads": 2, "prefill_chunk": 16} | options)
+
+
+@pytest.fixture(scope="module", params=[(name, quant) for name in models for quant in ("F32", "Q8_0")],
+                ids=lambda pair: "-".join(pair))  # fmt: skip
+def llm(request, folder):
+    with opened(folder, *request.param) as loaded:
+        loaded.made_of = request.param
+        yield loaded
+
+
+def vector(llm, seed=0, size=1.0):
+    return np.random.default_rng(seed).normal(size=llm.model.width).astype(np.float32) * size
+
+
+def digest(rows):
+    return hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()
+
+
+def strong(llm):
+    """Something of every kind that changes the output."""
+    return [
+        Steer(vector(llm), 0, scale=2.0),
+        Patch(np.stack([vector(llm, 5), vector(llm, 6)]), 1, "attn_out", start=3),
+        ZeroAblate(0, "heads", heads=(1,)),
+        ZeroAblate(1, "mlp", positions=(5, 20)),
+        MeanAblate(vector(llm, 1), 1, "attention", steps=(0, None)),
+        Scale(0.5, -1, "v", heads=(0,)),
+        Steer(vector(llm, 2), -1, "mlp_out", steps=(1, 4)),
+    ]
+
+
+def test_patching_a_run_with_itself_is_the_identity(llm):
+    """At every site, of every layer, at all positions."""
+    captured = llm.trace(PROMPT, Capture(sites=SITES))
+    plain = digest(llm.logits(PROMPT))
+    for site in SITES:
+        for layer in captured.layers(site):
+            patch = Patch.of(captured, layer, site)
+            assert digest(llm.logits(PROMPT, interventions=[patch])) == plain, (site, layer)
+    every = [Patch.of(captured, layer, "resid_post", (4, 20)) for layer in captured.layers("resid_post")]
+    assert digest(llm.logits(PROMPT, interventions=every)) == plain
+
+
+def test_steering_by_zero_and_scaling_by_one_are_the_identity(llm):
+    plain = digest(llm.logits(PROMPT))
+    nothing = [Steer(np.zeros(llm.model.width), 1), Steer(vector(llm), 0, scale=0.0), Scale(1.0, 1)]
+    assert digest(llm.logits(PROMPT, interventions=nothing)) == plain
+    far = [Steer(vector(llm), 0, positions=(500, None))]
+    assert digest(llm.logits(PROMPT, interventions=far)) == plain
+
+
+def test_each_does_what_it_says(llm):
+    """Captured after it, at its own site; the row goes on with that, bit for bit."""
+    plain = llm.trace(PROMPT, Capture(sites=SITES))
+    head_dim, v = llm.model.layers[1].head_dim, vector(llm)
+
+    def at(intervention, site, layer=1):
+        return llm.trace(PROMPT, Capture(sites=(site,)), interventions=[intervention]).at(site, layer)
+
+    assert np.array_equal(
+        at(Steer(v, 1, scale=3.0), "resid_post"), plain.at("resid_post", 1) + np.float32(3) * v
+    )
+    part = at(Steer(v, 1, "attn_in", positions=(5, 9)), "attn_in") - plain.at("attn_in", 1)
+    assert (part[:5] == 0).all() and (part[9:] == 0).all() and (part[5:9] != 0).any(axis=1).all()
+    z = at(ZeroAblate(1, "heads", heads=(0, 2)), "z").reshape(len(PROMPT), -1, head_dim)
+    assert (z[:, [0, 2]] == 0).all()
+    kept = [h for h in range(z.shape[1]) if h not in (0, 2)]
+    assert np.array_equal(z[:, kept], plain.at("z", 1).reshape(z.shape)[:, kept])
+    assert (at(ZeroAblate(1), "attn_out") == 0).all() and (at(ZeroAblate(1), "mlp_out") == 0).all()
+    assert np.array_equal(at(MeanAblate(v, 1, "mlp"), "mlp_out"), np.broadcast_to(v, (len(PROMPT), len(v))))
+    assert np.array_equal(at(Scale(0.5, 1, "q"), "q"), plain.at("q", 1) * np.float32(0.5))
+    ablated = llm.trace(PROMPT, Capture(sites=("resid_pre", "resid_post")), interventions=[ZeroAblate(1)])
+    assert np.array_equal(ablated.at("resid_post", 1), ablated.at("resid_pre", 1))
+    steps = at(Steer(v, 1, steps=(0, 1)), "resid_post") != plain.at("resid_post", 1)
+    assert steps.any(axis=1).tolist() == [False] * (len(PROMPT) - 1) + [True]
+
+
+def test_one_of_eight_changes_one_row_only(llm):
+    """Eight requests of the same prompt share passes and prefixes; one of them is changed."""
+    changes = strong(llm)
+    plain = llm.generate(PROMPT, **NEW, temperature=1.0, seed=3, logprobs=4)
+    alone = llm.generate(PROMPT, **NEW, temperature=1.0, seed=3, logprobs=4, interventions=changes)
+    assert alone.logprobs[0] != plain.logprobs[0]
+    from pellucid.many import generate_all
+
+    with opened(make_folder(llm), *llm.made_of) as fresh:
+        from pellucid.looking import looking_of
+
+        (look,) = looking_of(None, changes, 1)
+        params = {**NEW, "temperature": 1.0, "seed": 3, "logprobs": 4}
+        requests = [
+            fresh._prepare(PROMPT, None, False, False, params, looking=look if i == 3 else None)
+            for i in range(8)
+        ]
+        results = generate_all(fresh._driver, requests, fresh._need().places, False)
+    for i, result in enumerate(results):
+        expected = alone if i == 3 else plain
+        assert result.token_ids == expected.token_ids and result.logprobs == expected.logprobs, i
+
+
+def make_folder(llm):
+    from pathlib import Path
+
+    return Path(str(llm._loaded.checkpoint.path)).parent
+
+
+def test_the_same_in_every_mode(llm, folder):
+    """Chunks, threads, company, too few blocks, by hand, forked, rewound: one hash."""
+    changes = strong(llm)
+    whole = llm.generate(PROMPT, **NEW, interventions=changes)
+    ids = [*PROMPT, *whole.token_ids]
+    by_hand = llm.begin(PROMPT, **NEW, interventions=changes)
+    by_hand.run()
+    assert by_hand.tokens == whole.token_ids
+    fork = by_hand.rewind(6).fork()
+    fork.run()
+    assert fork.tokens == whole.token_ids
+    expected = None
+    for options in ({"num_threads": 1, "prefill_chunk": 5}, {"prefill_chunk": 64}, {"prefix_caching": False}):
+        with opened(folder, *llm.made_of, **options) as other:
+            assert other.generate(PROMPT, **NEW, interventions=changes).token_ids == whole.token_ids
+            # step ranges count from the end of what is given as the prompt: only those without are compared here
+            rows = digest(other.logits(ids, interventions=changes[:4]))
+            expected = rows if expected is None else expected
+            assert rows == expected
+    assert digest(llm.logits(ids, interventions=changes[:4])) == expected
+
+
+def test_nothing_is_shared_between_different_interventions(llm):
+    """After each other, in every order, through the same prefix cache."""
+    sets = [
+        [],
+        [ZeroAblate(0)],
+        [ZeroAblate(1)],
+        [Steer(vector(llm), 0)],
+        [Steer(vector(llm), 0, positions=(3, 9))],
+    ]
+    expected = []
+    for changes in sets:
+        with opened(make_folder(llm), *llm.made_of, prefix_caching=False) as alone:
+            expected.append(alone.generate(PROMPT, **NEW, logprobs=2, interventions=changes))
+    for i in (0, 1, 2, 3, 4, 1, 0, 4, 2, 3, 0):
+        found = llm.generate(PROMPT, **NEW, logprobs=2, interventions=sets[i])
+        assert found.token_ids == expected[i].token_ids and found.logprobs == expected[i].logprobs
+    again = llm.generate(PROMPT, **NEW, interventions=sets[1])
+    assert again.counts.reused > 0  # with its own kind it does share
+
+
+def test_the_numpy_twin_says_the_same(folder):
+    """Within float32 rounding, on float weights."""
+    for name in models:
+        with (
+            opened(folder, name, "F32") as ours,
+            LLM(make(folder, name, "gguf", "F32"), backend="reference") as twin,
+        ):
+            changes = strong(ours)
+            a, b = ours.logits(PROMPT, interventions=changes), twin.logits(PROMPT, interventions=changes)
+            assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max(), name
+
+
+def test_forced_tokens(llm):
+    found = llm.generate(
+        PROMPT, **NEW, n=2, temperature=1.0, seed=1, interventions=[ForceToken(2, 7), ForceToken(5, 9)]
+    )
+    for sample in found.outputs:
+        assert sample.token_ids[2] == 7 and sample.token_ids[5] == 9
+    plain = llm.generate(PROMPT, **NEW, temperature=1.0, seed=1)
+    assert plain.token_ids[:2] == found.token_ids[:2]
+    with pytest.raises(UsageError, match="token id 320 is not in the vocabulary"):
+        llm.generate(PROMPT, **NEW, interventions=[ForceToken(2, 320)])
+
+
+def test_misuse_is_said_before_anything_runs(llm):
+    layers, width = len(llm.model.layers), llm.model.width
+    for wrong, message in (
+        (Steer(vector(llm), layers), f"layers: expected numbers from 0 to {layers - 1}"),
+        (Steer(np.ones(width + 1), 0), f"vector: expected {width} values"),
+        (ZeroAblate(0, "heads", heads=(99,)), "heads: z has heads 0 to"),
+        ("zero", "interventions: expected"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            llm.generate(PROMPT, **NEW, interventions=[wrong])
+    with pytest.raises(UsageError, match="a context that slides"):
+        llm.generate(
+            PROMPT, max_tokens=5, overflow="slide", interventions=[Steer(vector(llm), 0, steps=(0, 1))]
+        )
