@@ -82,7 +82,7 @@ def looking_of(capture: Any, interventions: Any, count: int) -> list[Looking | N
     from pellucid.glass.intervene import check_interventions
 
     checked = check_interventions(interventions if interventions is not None else ())
-    captures = list(capture) if isinstance(capture, Sequence) else [capture] * count
+    captures = list(capture) if isinstance(capture, list | tuple) else [capture] * count
     if len(captures) != count:
         raise UsageError(
             f"capture: expected one Capture, or {count} (one for each prompt), got {len(captures)}"

@@ -134,6 +134,8 @@ class CaptureWatch:
             raise CaptureError(
                 "a capture that writes files cannot be forked: leave out to=, and save it at the end"
             )
+        if self._num_spilled:
+            self._fetch_back()
         child = CaptureWatch(self.capture, self.model, 1)
         child._start, child._stop = self._start, self._stop
         child._full_at, child._end = self._full_at, self._end
@@ -270,6 +272,7 @@ def to_bfloat16(x: Float32) -> Array:
     """The bits (uint16) of x rounded to nearest, ties to even; NaN stays NaN."""
     bits = np.ascontiguousarray(x).view(np.uint32)
     rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
-    if math.isnan(float(x.sum())):
-        rounded[np.isnan(x)] = 0x7FC0
+    wrong = np.isnan(x)
+    if wrong.any():
+        rounded[wrong] = 0x7FC0
     return rounded
