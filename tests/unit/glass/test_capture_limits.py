@@ -195,7 +195,7 @@ def test_samples_and_rewinding_with_files(llm, tmp_path, monkeypatch, whole):
         assert np.array_equal(sample.captured["resid_post"], again)
     generation = llm.begin(PROMPT, **NEW, capture=Capture(to=tmp_path / "hand"))
     generation.run()
-    generation.rewind(to=10).append(PROMPT[10:])
+    generation.rewind(to=10).append(PROMPT[10:], as_prompt=True)
     generation.run()
     assert np.array_equal(generation.captured["resid_post"][:79], whole["resid_post"])
     assert np.array_equal(Captured.load(tmp_path / "hand")["resid_post"][:79], whole["resid_post"])
