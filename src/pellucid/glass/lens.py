@@ -51,6 +51,11 @@ class Lens:
         last_wrong = len(self.layers) - 1 - np.argmax(wrong[:, ::-1], axis=1)
         return np.where(wrong.any(axis=1), last_wrong + 1, 0).astype(np.int32)
 
+    def _repr_html_(self) -> str:
+        from pellucid.report.notebook import lens_html
+
+        return lens_html(self)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {name: getattr(self, name).tolist() for name in _ARRAYS} | {"layers": list(self.layers)}

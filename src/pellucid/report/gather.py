@@ -21,7 +21,7 @@ from pellucid.glass.why import Why
 from pellucid.report.generation_run import branches_of
 from pellucid.report.lens_view import lens_of
 from pellucid.report.page_data import PROMPT, BranchView, Report, TokenView
-from pellucid.report.token_view import TokenReader
+from pellucid.report.token_view import TokenReader, readable
 from pellucid.report.told import (
     branch_names,
     ended,
@@ -109,7 +109,7 @@ class Gatherer:
         """otherwise: its title where no prompt was text. load: the settings of the model."""
         views = tuple(map(self._branch, self._branches, self._names))
         return Report(
-            title=title_of(self._branches, otherwise),
+            title=title_of(self._branches, self._llm.tokenizer, otherwise),
             branches=views,
             facts=tuple(facts_of_branches(self._branches, self._llm)),
             settings=settings_of(load, self._branches),
@@ -131,7 +131,7 @@ class Gatherer:
             prompt, output = self._with_lens(branch, name, prompt, output)
         return BranchView(
             name=name,
-            tokens=tuple(prompt + output),
+            tokens=tuple(readable(prompt + output, self._llm.tokenizer)),
             parent=branch.parent,
             forked_at=start,
             sibling=branch.parent is not None and start == num_prompt,

@@ -59,7 +59,7 @@ def _band(tokens: Sequence[TokenView], start: int, num_layers: int, fixed: bool)
     width, depth = columns * CELL_WIDTH, num_layers * CELL_HEIGHT
     ranks = [[rank_level(cell.rank) for cell in token.layers] for token in tokens]
     texts = "".join(
-        f'<text y="{-CELL_WIDTH * i - 4}">{escape(label(token.text, _LABEL))}</text>'
+        f'<text y="{-CELL_WIDTH * i - 4}">{escape(label(token.shown or token.text, _LABEL))}</text>'
         for i, token in enumerate(tokens)
     )
     return (

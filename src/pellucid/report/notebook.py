@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DIM = "opacity:.6;font-size:85%"
+_LEFT = "text-align:left"
 _ORANGE, _BLUE = "255,140,0", "50,120,190"
 _MOST_COLUMNS, _MOST_ROWS = 256, 64  # of a heatmap
 _ENDING = 40  # characters of a branch's text
 _LEVELS = 16  # its colours
 _CELL = 10  # pixels
+_MOST_LISTED = 50  # rows of a table
 _MOST_VALUES = 64 << 20  # of a site whose norms are drawn without being asked for
 
 
@@ -62,11 +64,9 @@ def note(text: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Cells are text."""
-    titles = "".join(f"<th>{escape(show(name))}</th>" for name in head)
+    titles = "".join(f'<th style="{_LEFT}">{escape(show(name))}</th>' for name in head)
     body = "".join(
-        "<tr>"
-        + "".join(f'<td style="text-align:left">{escape(show(str(cell)))}</td>' for cell in row)
-        + "</tr>"
+        "<tr>" + "".join(f'<td style="{_LEFT}">{escape(show(str(cell)))}</td>' for cell in row) + "</tr>"
         for row in rows
     )
     return f"<table><tr>{titles}</tr>{body}</table>"
@@ -163,10 +163,10 @@ def captured_html(captured: Any) -> str:
     import numpy as np
 
     rows = [
-        [site, f"{len(captured.layers(site))} ({', '.join(map(str, captured.layers(site)))})"]
+        [site, len(captured.layers(site)), ", ".join(map(str, captured.layers(site)))]
         for site in captured.sites
     ]
-    parts = [table(["site", "layers"], rows), note(repr(captured))]
+    parts = [table(["site", "layers", "which"], rows), note(repr(captured))]
     parts += [
         note(f"positions {start} to {stop - 1} are missing: {why}") for start, stop, why in captured.missing
     ]
@@ -177,4 +177,24 @@ def captured_html(captured: Any) -> str:
             parts.append(heatmap(norms, f"log(1 + norm) of {site}: layers (the last on top) by positions"))
         else:
             parts.append(note(f"{site}: too large to be drawn here; see norms()"))
+    return f"<div>{''.join(parts)}</div>"
+
+
+def lens_html(lens: Any) -> str:
+    """Of a `glass.lens.Lens`: how probable each layer found the token of each row, and when that settled."""
+    import numpy as np
+
+    settled = lens.settled().tolist()
+    last = len(lens.layers)
+    said = [lens.layers[column] if column < last else "never" for column in settled]
+    rows = list(zip(lens.positions.tolist(), lens.tokens.tolist(), said, strict=True))
+    parts = [
+        heatmap(
+            np.exp(lens.logprobs.astype(np.float64)).T,
+            "probability of the token: layers (the last on top) by rows",
+        ),
+        table(["position", "token id", "most probable from layer"], rows[:_MOST_LISTED]),
+    ]
+    if len(rows) > _MOST_LISTED:
+        parts.append(note(f"{len(rows) - _MOST_LISTED} more rows"))
     return f"<div>{''.join(parts)}</div>"

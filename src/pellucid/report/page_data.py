@@ -60,6 +60,7 @@ class TokenView:
     seconds: float | None = None
     note: str = ""
     flags: tuple[str, ...] = ()
+    shown: str = ""  # what stands in the text in place of `text`: see `token_view.readable`
 
 
 @dataclass(frozen=True, slots=True)

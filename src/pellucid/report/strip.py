@@ -35,7 +35,11 @@ def _span(token: TokenView) -> str:
         classes.append("f")
     name = classes[0] if len(classes) == 1 else f'"{" ".join(classes)}"'
     # A line break is shown by its arrow, and made as well.
-    text = escape(show(token.text)).replace(LINE_BREAK, LINE_BREAK + "\n") if token.text else "\u2205"
+    text = (
+        escape(show(token.shown or token.text)).replace(LINE_BREAK, LINE_BREAK + "\n")
+        if token.text
+        else "\u2205"
+    )
     return f"<span class={name}>{text}</span>"
 
 
@@ -68,7 +72,7 @@ def _row(token: TokenView) -> str:
     margin = number(token.choice.margin) if token.choice is not None else ""
     cells = [
         token.position,
-        f"<b>{escape(token_label(token.text))}</b>",
+        f"<b>{escape(token_label(token.shown or token.text))}</b>",
         token.token_id,
         escape(token.kind),
         percent(token.logprob),

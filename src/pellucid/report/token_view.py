@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pellucid.report.page_data import Candidate, TokenView
@@ -75,3 +77,42 @@ class TokenReader:
             note=note,
             flags=tuple(flags),
         )
+
+
+def readable(tokens: Iterable[TokenView], tokenizer: Tokenizer) -> list[TokenView]:
+    """The same with `shown` where a character is spread over tokens: the token that ends it shows it, those before show
+    their bytes as \\xNN, and so does what can never be a character."""
+    made: list[TokenView] = []
+    decoder = _Utf8()
+    for token in tokens:
+        raw = tokenizer.token_bytes(token.token_id)
+        waiting = decoder.num_waiting
+        text = decoder.read(raw)
+        if text is not None and not waiting and not decoder.num_waiting:
+            made.append(token)  # whole characters
+            continue
+        rest = raw if text is None else raw[max(0, len(raw) - decoder.num_waiting) :]
+        shown = (text or "") + "".join(f"\\x{byte:02x}" for byte in rest)
+        made.append(replace(token, shown=shown or token.text))
+    return made
+
+
+class _Utf8:
+    """Bytes as they come; num_waiting: of a character that has begun."""
+
+    def __init__(self) -> None:
+        self._decoder = getincrementaldecoder("utf-8")("strict")
+        self.num_waiting = 0
+
+    def read(self, raw: bytes) -> str | None:
+        """The characters that these bytes complete. None: they cannot go on from here nor begin anew."""
+        for _ in range(2):
+            try:
+                text = self._decoder.decode(raw)
+            except UnicodeDecodeError:
+                self._decoder.reset()
+                self.num_waiting = 0
+                continue
+            self.num_waiting = len(self._decoder.getstate()[0])
+            return text
+        return None

@@ -11,17 +11,24 @@ from pellucid.settings import Setting, Settings
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
+    from pellucid.text.tokenizer import Tokenizer
 
 _TITLE = 90  # characters
 _SECONDS = {"tokenize": "tokenise", "time_to_first_token": "first token after", "total": "in all"}
 
 
-def title_of(branches: Sequence[RunBranch], otherwise: str) -> str:
-    """The beginning of the first prompt, where it was text."""
-    text = " ".join((branches[0].prompt or "").split()) if branches else ""
-    if not text:
+def title_of(branches: Sequence[RunBranch], tokenizer: Tokenizer, otherwise: str) -> str:
+    """The beginning of the first prompt; where it was not given as text, as in a chat, its end, without control
+    tokens."""
+    if not branches:
         return otherwise
-    return text if len(text) <= _TITLE else text[: _TITLE - 1] + "\u2026"
+    prompt = branches[0].prompt
+    if prompt is not None:
+        text = " ".join(prompt.split())
+        return (text if len(text) <= _TITLE else text[: _TITLE - 1] + "\u2026") or otherwise
+    ids = [i for i in branches[0].prompt_ids[-_TITLE:] if i not in tokenizer.special_ids]
+    text = " ".join(tokenizer.decode(ids).split())
+    return (text if len(text) <= _TITLE else "\u2026" + text[1 - _TITLE :]) or otherwise
 
 
 def branch_names(branches: Sequence[RunBranch]) -> list[str]:

@@ -24,6 +24,7 @@ CHAINS: list[dict[str, Any]] = [
     {"temperature": 0.7, "top_k": 20, "top_p": 0.8, "frequency_penalty": 0.5, "seed": 2},
     {"temperature": 1, "order": "llamacpp", "mirostat": 2, "mirostat_tau": 3, "seed": 5},
     {"regex": "[a-c ]{3,40}", "temperature": 1, "seed": 3},
+    {"stop": ["e"], "temperature": 1, "seed": 8, "logprobs": 3},
 ]
 
 
@@ -89,6 +90,33 @@ def test_every_number_is_that_of_the_run(llm: LLM, tmp_path: Path, chain: dict[s
             assert own.processed in (None, pytest.approx(again.logprob, abs=1e-9))
             assert token.seconds is not None and 0 < token.seconds < 60
     render(report)
+
+
+def test_guidance_is_a_stage_like_others(llm: LLM, tmp_path: Path) -> None:
+    chain = {"guidance_scale": 2.0, "negative_prompt": "A dull", "temperature": 1, "seed": 2}
+    result = llm.generate(PROMPT, max_tokens=12, record=tmp_path / "run", **chain)
+    report = of_run(read_run(tmp_path / "run"), llm, Wanted(top=3))
+    assert not report.notes
+    drawn = [token for token in report.branches[0].tokens if token.choice is not None]
+    assert [token.choice.token_id for token in drawn if token.choice] == result.token_ids
+    for token in drawn:
+        assert token.choice is not None and token.choice.stages[0].name == "guidance"
+        own = next(each for each in token.top if each.token_id == token.token_id)
+        assert own.processed == pytest.approx(token.choice.logprob, abs=1e-9)
+
+
+def test_tokens_that_had_been_guessed_are_marked(llm: LLM, tmp_path: Path) -> None:
+    prompt = [65, 66, 67, 68] * 8
+    plain = llm.generate(prompt, max_tokens=30, ignore_eos=True)
+    result = llm.generate(
+        prompt, max_tokens=30, ignore_eos=True, speculation="jacobi", record=tmp_path / "run"
+    )
+    assert result.token_ids == plain.token_ids
+    run = read_run(tmp_path / "run")
+    report = of_run(run, llm, Wanted(lens=False))
+    assert not report.notes
+    marked = ["from draft" in token.flags for token in report.branches[0].tokens[len(prompt) :]]
+    assert marked == [token.from_draft for token in run.branches[0].tokens] and any(marked)
 
 
 def test_samples_share_one_prompt_and_times_are_told_once(llm: LLM, tmp_path: Path) -> None:

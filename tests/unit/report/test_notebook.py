@@ -132,6 +132,20 @@ def test_a_capture_shows_its_sites_and_what_is_missing(llm) -> None:
     assert f"strongest: {top:.4g}".rstrip("0") in text_of(shown)
 
 
+def test_a_lens_shows_where_each_token_settled(llm) -> None:
+    lens = llm.lens("Hello there, all of you", k=1)
+    shown = lens._repr_html_()
+    check_harmless(shown)
+    for position, column in zip(lens.positions.tolist(), lens.settled().tolist(), strict=True):
+        layer = lens.layers[column] if column < len(lens.layers) else "never"
+        assert re.search(rf"<td[^>]*>{position}</td><td[^>]*>\d+</td><td[^>]*>{layer}</td>", shown)
+    strongest = re.search(r"strongest: ([\d.]+?)position", text_of(shown))
+    assert strongest is not None
+    assert float(strongest[1]) == pytest.approx(float(np.exp(lens.logprobs).max()), rel=1e-3)
+    long = llm.lens([65] * 60, k=1)._repr_html_()
+    assert "10 more rows" in long and long.count("<tr>") == 51
+
+
 def test_a_result_shows_each_token_with_its_alternatives(llm) -> None:
     result = llm.generate("Hello", max_tokens=3, ignore_eos=True, logprobs=2, n=2, temperature=1.0, seed=1)
     shown = result._repr_html_()
