@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pellucid.chat_answer import ChatAnswer, ChatChunk
     from pellucid.chat_session import ChatSession
     from pellucid.chat_turn import ChatTurn
+    from pellucid.contrastive_search import ContrastiveResult
     from pellucid.errors import (
         ChatFileError,
         ContextOverflowError,
@@ -82,6 +83,7 @@ __all__ = [
     "Chunk",
     "Consensus",
     "ContextOverflowError",
+    "ContrastiveResult",
     "Counts",
     "DownloadError",
     "Drop",
@@ -164,6 +166,7 @@ _HOMES = {
         "outputs",
     ),
     **dict.fromkeys(("BeamResult", "StochasticBeamResult", "WeightedOutput"), "beams"),
+    "ContrastiveResult": "contrastive_search",
     **dict.fromkeys(("Certificate", "Verification"), "certificate"),
     **dict.fromkeys(("Consensus", "Ranked", "Reranked"), "reranking"),
     **dict.fromkeys(("Bounds", "SearchOutput", "SearchResult"), "search"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from pellucid.beams import BeamResult, StochasticBeamResult
+    from pellucid.contrastive_search import ContrastiveResult
     from pellucid.decoding.beam import EarlyStopping
     from pellucid.decoding.exact import Bounds
     from pellucid.held_tree import Constraint
@@ -156,6 +157,39 @@ class Choosing:
             seed=seed,
             min_tokens=min_tokens,
             constraint=constraint,
+            cache_salt=cache_salt,
+            overrides=overrides,
+        )
+
+    def contrastive_search(
+        self,
+        prompt: Any,
+        params: SamplingParams | None = None,
+        *,
+        max_tokens: int,
+        alpha: float = 0.6,
+        k: int = 4,
+        min_tokens: int = 0,
+        cache_salt: str | None = None,
+        **overrides: Any,
+    ) -> ContrastiveResult | list[ContrastiveResult]:
+        """Contrastive search: at each step, of the k most probable tokens, that with the highest
+        (1 - alpha) * probability - alpha * (greatest cosine of its hidden state with an earlier one).
+
+        prompt: text or token ids, or a list of either: their candidates share passes, and a list comes back. params,
+        overrides: stages (temperature, penalties, a constraint) make the distribution that candidates come from.
+        Errors: those of `search`.
+        """
+        from pellucid.contrastive_search import contrastive_search
+
+        return contrastive_search(
+            cast("LLM", self),
+            prompt,
+            params,
+            max_tokens=max_tokens,
+            alpha=alpha,
+            k=k,
+            min_tokens=min_tokens,
             cache_salt=cache_salt,
             overrides=overrides,
         )

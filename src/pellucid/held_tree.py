@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pellucid.engine.held import Held
     from pellucid.llm import LLM
     from pellucid.sampling.sampler import Sampler
-    from pellucid.types import Float32, Int32
+    from pellucid.types import Float32, Int32, Watch
 
 
 ROWS_AT_ONCE = 64  # paths that are evaluated together
@@ -110,8 +110,17 @@ class HeldTree:
     """An `Expander`. most_held: nodes that keep their keys and values; the least recently used are given back, and
     computed again, with the same bits, where a child needs them."""
 
-    def __init__(self, llm: LLM, space: Space, salt: str | None = None, most_held: int = 4096) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        space: Space,
+        salt: str | None = None,
+        most_held: int = 4096,
+        watch: Watch | None = None,
+    ) -> None:
+        """watch: of the prompt's sequence; those of its children are its forks."""
         self._driver = llm._open_driver()
+        self._watch = watch
         self.space = space
         self._salt = salt
         self._most_held = most_held
@@ -129,10 +138,20 @@ class HeldTree:
 
     def logits(self, paths: Sequence[Path]) -> list[Rows]:
         """The rows after each of these distinct paths, in shared passes."""
-        keys = [(which, path) for which in range(len(self._prompts)) for path in paths]
-        held = [self._sequence(*key) for key in keys]
-        before = [each.cost.computed for each in held]
-        rows = self._driver.evaluate(held)
+        return logits_together([(self, paths)])[0]
+
+    def watch_of(self, path: Path) -> Watch | None:
+        """Of the sequence after this path, which is held."""
+        return self._held[0, path].sequence.watch
+
+    def _keys(self, paths: Sequence[Path]) -> list[_Key]:
+        return [(which, path) for which in range(len(self._prompts)) for path in paths]
+
+    def _keep(
+        self, paths: Sequence[Path], held: Sequence[Held], before: Sequence[int], rows: Sequence[Float32]
+    ) -> list[Rows]:
+        """held: of `_keys`, just evaluated; before: the rows that they had computed."""
+        keys = self._keys(paths)
         self._passes += 1
         for key, each, was in zip(keys, held, before, strict=True):
             computed = each.cost.computed - was
@@ -200,4 +219,21 @@ class HeldTree:
                 child = nearest.fork()
                 child.append(path[depth:])
                 return child
-        return self._driver.hold([*self._prompts[which], *path], salt=self._salt)
+        watch = self._watch if which == 0 else None
+        if watch is not None and path:
+            raise RuntimeError(
+                "a watched tree keeps its root: the rows of a path are in the forks of its watch"
+            )
+        return self._driver.hold([*self._prompts[which], *path], salt=self._salt, watch=watch)
+
+
+def logits_together(wanted: Sequence[tuple[HeldTree, Sequence[Path]]]) -> list[list[Rows]]:
+    """`HeldTree.logits` of several trees of one LLM, in shared passes."""
+    held = [[tree._sequence(*key) for key in tree._keys(paths)] for tree, paths in wanted]
+    before = [[each.cost.computed for each in part] for part in held]
+    rows = wanted[0][0]._driver.evaluate([each for part in held for each in part])
+    found, start = [], 0
+    for (tree, paths), part, was in zip(wanted, held, before, strict=True):
+        found.append(tree._keep(paths, part, was, rows[start : start + len(part)]))
+        start += len(part)
+    return found

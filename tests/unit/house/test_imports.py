@@ -37,6 +37,7 @@ FRONT |= {"speculation", "guessing"}
 FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
 FRONT |= {"search", "search_space", "held_tree", "certificate", "choosing", "beams", "reranking"}
+FRONT |= {"contrastive_search", "hidden_rows"}
 FRONT |= {
     "generation",
     "steps",
