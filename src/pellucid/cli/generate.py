@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pellucid.cli import _console, _options
+from pellucid.settings import option_of
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
@@ -39,6 +40,12 @@ exact text). Without --temperature the most probable token is always chosen. Exi
 @click.option("--chat", is_flag=True, help="The prompt is a user's message: apply the model's chat template.")
 @click.option("--system", help="System message for --chat.")
 @click.option("--parse-special", is_flag=True, help='Text such as "<|im_start|>" becomes control tokens.')
+@click.option(
+    "--beams",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The best output of a beam search with N beams (see `pellucid search --strategy beam`).",
+)
 @click.option("--echo", is_flag=True, help="Print the prompt before its continuation.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: text, ids, timings, settings.")
 @click.option("--stats", is_flag=True, help="Counts and tokens per second, on stderr.")
@@ -79,6 +86,9 @@ def command(prompt: str | None, **options: Any) -> None:
         if text is None:  # --show-settings alone
             click.echo(llm.effective_settings(model_defaults=options["model_defaults"], **sampling).table())
             return
+        if options["beams"] is not None:
+            _beams(llm, text, options, sampling)
+            return
         stream = _start(llm, text, options, sampling)
         if options["show_settings"]:
             click.echo(stream.settings.table(), err=True)
@@ -90,6 +100,38 @@ def command(prompt: str | None, **options: Any) -> None:
             _console.note(stream.result.summary())
 
 
+_NOT_OF_BEAMS = ("parse_special", "show_settings", "record", "interventions", "model_defaults")
+
+
+def _beams(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> None:
+    """The best output of a beam search."""
+    for name in (*_NOT_OF_BEAMS, "n", "logprobs", "stop"):
+        if name in sampling or (name in _NOT_OF_BEAMS and options[name]):
+            raise click.UsageError(f"{option_of(name)} does not go with --beams; leave one of them out")
+    if "max_tokens" not in sampling:
+        raise click.UsageError("--beams needs --max-tokens: a beam search has to know where outputs are cut")
+    prompt = llm.render_chat(_messages(text, options)) if options["chat"] else text
+    result = llm.beam_search(prompt, num_beams=options["beams"], **sampling)
+    if options["as_json"]:
+        click.echo(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
+    else:
+        if options["echo"]:
+            _console.write(text, dim=True)
+        _console.write(result.text + ("" if result.text.endswith("\n") else "\n"))
+    if options["stats"]:
+        work = result.work
+        _console.note(
+            f"{work.rows} rows computed, {work.reused} reused, {work.passes} passes, {result.seconds:.2f} s"
+        )
+
+
+def _messages(text: str, options: dict[str, Any]) -> list[dict[str, str]]:
+    messages = [{"role": "user", "content": text}]
+    if options["system"] is not None:
+        messages.insert(0, {"role": "system", "content": options["system"]})
+    return messages
+
+
 def _start(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> Stream:
     common = {"model_defaults": options["model_defaults"], "record": options["record"], **sampling}
     if options["interventions"] is not None:
@@ -98,10 +140,7 @@ def _start(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any
         common["interventions"] = load_interventions(options["interventions"])
     if not options["chat"]:
         return llm.stream(text, parse_special=options["parse_special"], **common)
-    messages = [{"role": "user", "content": text}]
-    if options["system"] is not None:
-        messages.insert(0, {"role": "system", "content": options["system"]})
-    return llm.stream_chat(messages, **common)
+    return llm.stream_chat(_messages(text, options), **common)
 
 
 def _print(stream: Stream, prompt: str, options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`pellucid search`: the most probable output, with a proof or a bound."""
+"""`pellucid search`: the most probable output, with a proof or a bound; or what another strategy finds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _strategies
 
 if TYPE_CHECKING:
     from pellucid.search import Bounds, SearchOutput, SearchResult
@@ -35,9 +35,11 @@ Examples:
   pellucid search "The capital of France is" --max-tokens 4
   pellucid search "2 + 2 =" --max-tokens 6 --best 5 --verify
   pellucid search "Once upon a time" --max-tokens 16 --max-seconds 10 --json
+  pellucid search "Once upon a time" --max-tokens 16 --strategy diverse --num-beams 6 --groups 3 --diversity 1
+  pellucid search "Q: 17 + 25? A:" --max-tokens 8 --strategy self-consistency --temperature 1 --extract "\\d+"
 
-The best outputs go to stdout, a line each: log-probability, how it ended, text. What is known of them (proof, or
-upper bound and gap; greedy and beam search on the same prompt) goes to stderr.
+The best outputs go to stdout, a line each: value, how it ended, text. What is known of them (proof, or upper bound and
+gap; greedy and beam search on the same prompt) goes to stderr. docs/search.md tells of the strategies.
 """,
 )
 @click.argument("prompt", required=False)
@@ -46,7 +48,14 @@ upper bound and gap; greedy and beam search on the same prompt) goes to stderr.
     "-f", "--file", type=click.Path(dir_okay=False), help="Read the prompt from a file (- is stdin)."
 )
 @click.option("--max-tokens", type=click.IntRange(1), required=True, help="Most tokens of an output.")
-@click.option("--best", "n", type=click.IntRange(1), default=1, show_default=True, help="How many outputs.")
+@click.option(
+    "--strategy",
+    type=click.Choice(["exact", *_strategies.STRATEGIES]),
+    default="exact",
+    show_default=True,
+    help="exact: the best there is, with a proof. Others take the options that say so.",
+)
+@click.option("--best", "n", type=click.IntRange(1), show_default="1", help="How many outputs, or samples.")
 @click.option(
     "--objective",
     type=click.Choice(["logprob", "per_token", "per_length"]),
@@ -62,8 +71,37 @@ upper bound and gap; greedy and beam search on the same prompt) goes to stderr.
     "--max-nodes", type=click.IntRange(1), default=100_000, show_default=True, help="Most prefixes opened."
 )
 @click.option("--max-seconds", type=float, help="Most seconds.")
+@click.option("--max-memory", type=_options.ByteSize(), show_default="1G", help="Most memory of its nodes.")
 @click.option(
-    "--num-beams", type=click.IntRange(0), default=4, show_default=True, help="Of the beam search compared."
+    "--num-beams",
+    type=click.IntRange(0),
+    default=4,
+    show_default=True,
+    help="Beams; exact: of the beam search compared.",
+)
+@click.option(
+    "--groups", "num_groups", type=click.IntRange(1), help="diverse: groups of the beams.  [default: 2]"
+)
+@click.option("--diversity", type=float, help="diverse: nats that a token costs which an earlier group took.")
+@click.option("--length-penalty", type=float, help="beams: value = sum / length^this.  [default: 1]")
+@click.option(
+    "--early-stopping",
+    type=click.Choice(["yes", "no", "never"]),
+    help="beams: once all are finished, end at once, when no present one is better, or when none can become so.",
+)
+@click.option(
+    "--alpha", type=click.FloatRange(0, 1), help="contrastive: weight of unlikeness.  [default: 0.6]"
+)
+@click.option("--candidates", "k", type=click.IntRange(1), help="contrastive: tokens compared.  [default: 4]")
+@click.option("--by", type=click.Choice(["sum", "mean"]), help="best-of: log-probability, or that per token.")
+@click.option(
+    "--extract", metavar="REGEX", help="self-consistency: the answer in a text (group 1 if there is one)."
+)
+@click.option("--weighted", is_flag=True, help="self-consistency: votes count as their samples are probable.")
+@click.option(
+    "--utility",
+    type=click.Choice(["exact", "token_f1", "chrf"]),
+    help="minimum-bayes-risk: likeness of two texts.  [default: chrf]",
 )
 @click.option(
     "--batch", "batch_size", type=click.IntRange(1), default=16, show_default=True, help="Rows a pass."
@@ -73,14 +111,25 @@ upper bound and gap; greedy and beam search on the same prompt) goes to stderr.
 def command(prompt: str | None, **options: Any) -> None:
     """Find the most probable output, with a proof.
 
-    If the budget ends first: the best found, an upper bound on everything else, and the gap in nats.
+    If the budget ends first: the best found, an upper bound on everything else, and the gap in nats. With --strategy:
+    beams, samples without replacement, contrastive search, or samples compared with each other.
     """
     text = _console.read_text(options["file"], prompt)
     if text is None:
         raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
-    own = ("max_tokens", "n", "objective", "min_tokens", "must_end", "max_nodes", "max_seconds")
-    arguments = {name: options[name] for name in (*own, "num_beams", "batch_size")}
+    said = _options.given(name for name in options if name not in _options.LOAD_NAMES)
+    flags = {each.name: each.opts[-1] for each in click.get_current_context().command.params if each.name}
+    _strategies.check_options(options["strategy"], said, flags)
     sampling = {name: value for name, value in _options.sampling_values().items() if name not in _OWN}
+    if options["strategy"] != "exact":
+        taken = ("max_tokens", *_strategies.STRATEGIES[options["strategy"]].options)
+        asked = {name: value for name, value in said.items() if name in taken}
+        with _options.open_llm() as llm:
+            _strategies.run(llm, options["strategy"], text, {**sampling, **asked}, options["as_json"])
+        return
+    own = ("max_tokens", "objective", "min_tokens", "must_end", "max_nodes", "max_seconds")
+    arguments = {name: options[name] for name in (*own, "num_beams", "batch_size")}
+    arguments |= {name: options[name] for name in ("n", "max_memory") if options[name] is not None}
     with _options.open_llm() as llm:
         progress = _Progress() if _console.is_terminal(sys.stderr) else None
         try:

@@ -264,3 +264,18 @@ def test_a_broken_constraint_says_where(invoke, tiny, flags, said):
 def test_a_grammar_may_stand_on_the_command_line(invoke, tiny):
     result = invoke("generate", "ab", "-m", tiny, "--grammar", 'root ::= "xy" | "z"')
     assert result.exit_code == 0 and result.stdout.strip() in ("xy", "z")
+
+
+def test_beams(invoke, tiny):
+    with LLM(tiny) as llm:
+        best = llm.beam_search("hello", max_tokens=6, num_beams=3, top_k=9)
+    flags = ("--max-tokens", "6", "--beams", "3", "--top-k", "9", "hello")
+    result = invoke("generate", "-m", tiny, *flags, "--stats")
+    assert result.exit_code == 0 and result.stdout.rstrip("\n") == best.text.rstrip("\n")
+    assert "rows computed" in result.stderr
+    told = json.loads(invoke("generate", "-m", tiny, *flags, "--json").stdout)
+    assert [each["token_ids"] for each in told["outputs"]] == [list(each.token_ids) for each in best.outputs]
+    for more, said in ((["--n", "2"], "--n does not go"), (["--logprobs", "1"], "--logprobs does not go")):
+        refused = invoke("generate", "-m", tiny, *flags, *more)
+        assert refused.exit_code == 2 and said in refused.stderr
+    assert "needs --max-tokens" in invoke("generate", "-m", tiny, "--beams", "2", "hello").stderr
