@@ -49,4 +49,6 @@ def test_hidden_states(both):
 def test_attentions(both):
     llm, theirs = both
     for layer in range(len(llm.model.layers)):
-        assert np.abs(llm.attention(IDS, layer) - theirs.attentions[layer][0].numpy()).max() <= TOLERANCE, layer
+        assert np.abs(llm.attention(IDS, layer) - theirs.attentions[layer][0].numpy()).max() <= TOLERANCE, (
+            layer
+        )
