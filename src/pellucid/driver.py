@@ -54,6 +54,9 @@ class Driver:
             request.start(next(self._ids))
             watched = request.watched
             strategy, make = self.speculation.strategy_of(request.params, request.cache_salt)
+            watch = None if watched is None else watched.watch
+            if request.record is not None:
+                watch = request.record.watching(watch)
             asked = Request(
                 request.request_id,
                 request.run_ids,
@@ -62,8 +65,8 @@ class Driver:
                 strategy=strategy,
                 companion_ids=request.companion_ids,
                 salt=request.cache_salt if watched is None else watched.salt(request.cache_salt),
-                watch=None if watched is None else watched.watch,
                 make=make,
+                watch=watch,
             )
             self._engine.add(asked)
             if request.record is not None:

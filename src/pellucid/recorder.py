@@ -9,11 +9,14 @@ import weakref
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from threading import RLock
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pellucid.engine.ending import Ending
 from pellucid.errors import UsageError
 from pellucid.fingerprint import fingerprint
+from pellucid.glass.apply import Together
+from pellucid.glass.digests import DigestWatch, Rows
 from pellucid.glass.run import Plan, RunDrop, RunToken
 from pellucid.glass.run_writer import RunWriter, plan_data
 from pellucid.paths import as_path
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
     from pellucid.outputs import Drop
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
+    from pellucid.types import Watch
+
+
+MOST_WAITING = 64  # steps
+LONGEST_WAIT = 0.25  # seconds
 
 
 class Recorder:
@@ -34,10 +42,10 @@ class Recorder:
         with pellucid.Recorder("run.pellucid") as recorder:
             llm.generate("Once upon a time", record=recorder)
 
-    Each step is in the file when its token is given out; a kill leaves a file that can be read up to there. A file
-    of that name is replaced if it is a run file or empty. layers: also a digest of each layer's output for every
-    token, 8 bytes a layer. Errors, at the first call: RunFileError (it cannot be written, or is another file),
-    UsageError (of another LLM).
+    Steps are in the file a quarter of a second after their tokens at the latest, as long as tokens come, and at the
+    end; a kill leaves a file that can be read up to there. A file of that name is replaced if it is a run file or
+    empty. layers: also a digest of each layer's output for every token, 8 bytes a layer. Errors, at the first call:
+    RunFileError (it cannot be written, or is another file), UsageError (of another LLM).
     """
 
     def __init__(self, path: str | os.PathLike[str], *, layers: bool = False) -> None:
@@ -47,7 +55,7 @@ class Recorder:
         self.layers = layers
         self.lock = RLock()
         self.num_requests = 0
-        self._writer: RunWriter | None = None
+        self._steps: StepBuffer | None = None
         self._llm: weakref.ref[LLM] | None = None
         self._closed = False
 
@@ -58,22 +66,31 @@ class Recorder:
                 raise UsageError(f"{self.path}: this Recorder is closed; make a new one, with another path")
             if self._llm is None:
                 header = header_of(llm, num_layers=len(llm._need().model.layers) if self.layers else 0)
-                self._writer = RunWriter(self.path, header)
+                self._steps = StepBuffer(RunWriter(self.path, header))
                 self._llm = weakref.ref(llm)
-                weakref.finalize(self, self._writer.close)
+                weakref.finalize(self, self._steps.close)
             elif self._llm() is not llm:
                 raise UsageError(f"{self.path}: this Recorder belongs to another LLM; give each its own")
 
     @property
-    def writer(self) -> RunWriter:
-        if self._writer is None:
+    def steps(self) -> StepBuffer:
+        if self._steps is None:
             raise RuntimeError("a Recorder writes once it is attached to an LLM")
-        return self._writer
+        return self._steps
+
+    @property
+    def writer(self) -> RunWriter:
+        """For what is no step: the steps before it are written."""
+        return self.steps.flushed()
 
     @property
     def num_bytes(self) -> int:
         """Written so far."""
-        return 0 if self._writer is None else self._writer.num_bytes
+        return 0 if self._steps is None else self._steps.writer.num_bytes
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     def new_request(self) -> int:
         with self.lock:
@@ -84,8 +101,8 @@ class Recorder:
         """Nothing more is recorded; requests that still run end with an error."""
         with self.lock:
             self._closed = True
-            if self._writer is not None:
-                self._writer.close()
+            if self._steps is not None:
+                self._steps.close()
 
     def __enter__(self) -> Recorder:
         return self
@@ -138,6 +155,73 @@ def plan_of(
     return Plan(params.to_dict(), seed, tuple(int(i) for i in stop_ids), own)
 
 
+class PendingStep(NamedTuple):
+    """What is needed to write one step, whose digests are still to be computed."""
+
+    branch: int
+    token_id: int
+    event: TokenEvent
+    num_computed: int
+    num_reused: int
+    text: float  # seconds
+    rows: Rows | None
+
+    def token(self) -> RunToken:
+        made_by = self.event.made_by
+        if made_by is None:
+            raise RuntimeError("a token without a pass")
+        hidden, projection, layers = (None, None, None) if self.rows is None else self.rows.told()
+        return RunToken(
+            self.event.position,
+            self.token_id,
+            from_draft=self.event.from_draft,
+            digest=hidden,
+            sketch=projection,
+            layers=layers,
+            pass_number=made_by.number,
+            num_rows=made_by.num_rows,
+            num_computed=self.num_computed,
+            num_reused=self.num_reused,
+            schedule=made_by.schedule,
+            forward=made_by.forward,
+            choose=made_by.choose,
+            text=self.text,
+        )
+
+
+class StepBuffer:
+    """Steps wait here a moment and are written many at a time: after a forward pass nothing of Python is in the
+    processor's caches, and a step costs three times what it costs in a row of steps."""
+
+    def __init__(self, writer: RunWriter) -> None:
+        self.writer = writer
+        self._waiting: list[PendingStep] = []
+        self._since = 0.0
+
+    def add(self, step: PendingStep) -> None:
+        """RunFileError: those that waited cannot be written."""
+        now = perf_counter()
+        if not self._waiting:
+            self._since = now
+        self._waiting.append(step)
+        if len(self._waiting) >= MOST_WAITING or now - self._since > LONGEST_WAIT:
+            self.flushed()
+
+    def flushed(self) -> RunWriter:
+        """The writer, once nothing waits. RunFileError."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self.writer.steps((step.branch, step.token()) for step in waiting)
+        return self.writer
+
+    def close(self) -> None:
+        if not self.writer.closed:
+            try:
+                self.flushed()
+            finally:
+                self.writer.close()
+
+
 class RequestRecord:
     """What becomes of one request. Called by the driver and by `RunningRequest`, under the driver's lock."""
 
@@ -145,8 +229,14 @@ class RequestRecord:
         self._recorder = recorder
         self._load = llm.settings
         self._context = llm.context_length
+        self._watches: list[DigestWatch] = []  # by sample
+        DigestWatch(len(llm._need().model.layers), layers=recorder.layers, family=self._watches)
         self._branches: dict[int, int] = {}  # by sample
         self._done: dict[int, tuple[int, int]] = {}  # by sample: rows computed and positions reused so far
+
+    def watching(self, other: Watch | None) -> Watch:
+        """What looks at the first sample's rows; `other` does, too."""
+        return self._watches[0] if other is None else Together(other, self._watches[0])
 
     def begin(self, running: RunningRequest, request: Request) -> None:
         """The engine has taken it."""
@@ -172,36 +262,29 @@ class RequestRecord:
 
     def token(self, event: TokenEvent, token_id: int, seconds: float, drop: Drop | None) -> None:
         """One token of a sample, and what a full context has lost by it."""
-        made_by = event.made_by
+        sample = event.sample_index
         with self._recorder.lock:
-            branch, writer = self._branch(event.sample_index), self._recorder.writer
-            if made_by is None:
-                raise RuntimeError("a token without a pass")
-            before = self._done.get(event.sample_index, (0, 0))
-            self._done[event.sample_index] = event.num_computed, event.num_reused
-            writer.step(
-                branch,
-                RunToken(
-                    event.position,
+            branch = self._branch(sample)
+            before = self._done.get(sample, (0, 0))
+            self._done[sample] = event.num_computed, event.num_reused
+            self._recorder.steps.add(
+                PendingStep(
+                    branch,
                     token_id,
-                    from_draft=event.from_draft,
-                    pass_number=made_by.number,
-                    num_rows=made_by.num_rows,
-                    num_computed=event.num_computed - before[0],
-                    num_reused=event.num_reused - before[1],
-                    schedule=made_by.schedule,
-                    forward=made_by.forward,
-                    choose=made_by.choose,
-                    text=seconds,
-                ),
+                    event,
+                    event.num_computed - before[0],
+                    event.num_reused - before[1],
+                    seconds,
+                    self._watches[sample].rows_at(event.position - 1),
+                )
             )
             if drop is not None:
-                writer.drop(branch, RunDrop(drop.after, drop.start, drop.count))
+                self._recorder.writer.drop(branch, RunDrop(drop.after, drop.start, drop.count))
 
     def end(self, running: RunningRequest, sample_index: int, reason: str, match: str | int | None) -> None:
         told = {"finish_reason": reason, "stop_match": match, "timings": running.times()}
         with self._recorder.lock:
-            if not self._recorder.writer.closed:
+            if self._branches and not self._recorder.closed:
                 self._recorder.writer.end(self._branch(sample_index), told)
 
     def _branch(self, sample_index: int) -> int:

@@ -14,6 +14,7 @@ from pellucid.settings import option_of
 if TYPE_CHECKING:
     from pellucid.llm import LLM
     from pellucid.outputs import Chunk, GenerationResult
+    from pellucid.recorder import Recorder
     from pellucid.stream import Stream
 
 
@@ -63,6 +64,11 @@ exact text). Without --temperature the most probable token is always chosen. Exi
     help="Change what flows through the model as this JSON file says (docs/interventions.md).",
 )
 @click.option(
+    "--record-layers",
+    is_flag=True,
+    help="With --record: also a digest of each layer's output (8 bytes), so that a replay can name a layer.",
+)
+@click.option(
     "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
 )
 def command(prompt: str | None, **options: Any) -> None:
@@ -100,7 +106,14 @@ def command(prompt: str | None, **options: Any) -> None:
             _console.note(stream.result.summary())
 
 
-_NOT_OF_BEAMS = ("parse_special", "show_settings", "record", "interventions", "model_defaults")
+_NOT_OF_BEAMS = (
+    "parse_special",
+    "show_settings",
+    "record",
+    "record_layers",
+    "interventions",
+    "model_defaults",
+)
 
 
 def _beams(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> None:
@@ -132,8 +145,18 @@ def _messages(text: str, options: dict[str, Any]) -> list[dict[str, str]]:
     return messages
 
 
+def _recorder(options: dict[str, Any]) -> Recorder | None:
+    if options["record"] is None:
+        if options["record_layers"]:
+            raise click.UsageError("--record-layers is part of a record; add --record FILE")
+        return None
+    from pellucid.recorder import Recorder
+
+    return Recorder(options["record"], layers=options["record_layers"])
+
+
 def _start(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> Stream:
-    common = {"model_defaults": options["model_defaults"], "record": options["record"], **sampling}
+    common = {"model_defaults": options["model_defaults"], "record": _recorder(options), **sampling}
     if options["interventions"] is not None:
         from pellucid.glass.intervention_file import load_interventions
 

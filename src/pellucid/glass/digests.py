@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 from hashlib import blake2b, shake_128
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.types import Float32, Int32
+
+NEWEST = 64  # rows of a pass that are kept: a pass gives tokens from its last rows, drafts among them
 
 
 def digest(row: Float32) -> int:
@@ -36,3 +39,93 @@ def sketch(row: Float32) -> float:
     signs the square of their distance (Alon, Matias, Szegedy 1996), so the difference is an estimate of the
     distance."""
     return float(np.dot(row, signs(len(row))))
+
+
+class Rows(NamedTuple):
+    """final: float32 [width], what the head reads at one position. layers: [layers, width], each layer's output
+    there."""
+
+    final: Float32
+    layers: Float32 | None
+
+    def told(self) -> tuple[int, float, tuple[int, ...] | None]:
+        """(digest, sketch, the layers' digests)"""
+        layers = None if self.layers is None else tuple(digest(row) for row in self.layers)
+        return digest(self.final), sketch(self.final), layers
+
+
+class DigestWatch:
+    """types.Watch that keeps the newest rows of the final hidden state, and of each layer's output where asked for,
+    until their digests are wanted. family: this watch and its forks, in the order of the forks: the samples of one
+    request."""
+
+    changes: frozenset[tuple[str, int]] = frozenset()
+
+    def __init__(
+        self,
+        num_layers: int,
+        *,
+        layers: bool,
+        newest: int = NEWEST,
+        family: list[DigestWatch] | None = None,
+    ) -> None:
+        self._num_layers, self._layers, self._newest = num_layers, layers, newest
+        self.looks = frozenset({("final", num_layers)})
+        if layers:
+            self.looks |= {("resid_post", layer) for layer in range(num_layers)}
+        self._taken: dict[
+            str, tuple[int, Float32]
+        ] = {}  # by site: first position, [layers, positions, width]
+        self.family = family
+        if family is not None:
+            family.append(self)
+
+    def rows_at(self, position: int) -> Rows | None:
+        """Of the row at a position; None: it is none of the newest. They stay what they are."""
+        final = self._row("final", position)
+        if final is None:
+            return None
+        return Rows(final[0], self._row("resid_post", position) if self._layers else None)
+
+    def _row(self, site: str, position: int) -> Float32 | None:
+        """[layers, width]"""
+        start, rows = self._taken.get(site, (0, None))
+        if rows is None or not start <= position < start + rows.shape[1]:
+            return None
+        found: Float32 = rows[:, position - start]
+        return found
+
+    # --- types.Watch ------------------------------------------------------------------------------------
+    def first_needed(self) -> int | None:
+        return None
+
+    def prepare(self, start: int, stop: int) -> None:
+        pass
+
+    def take(self, site: str, layers: tuple[int, ...], start: int, rows: Float32) -> None:
+        if len(layers) == 1 and site == "resid_post":  # one layer at a time, where a pass is not replayed
+            self._assemble(layers[0], start, rows)
+            return
+        count = rows.shape[1]
+        if count > self._newest:
+            rows, start = rows[:, -self._newest :], start + count - self._newest
+        self._taken[site] = (start, rows.copy())
+
+    def _assemble(self, layer: int, start: int, rows: Float32) -> None:
+        """Layers come in ascending order."""
+        kept = rows[0, -self._newest :]
+        if layer == 0:
+            whole: Float32 = np.empty((self._num_layers, *kept.shape), np.float32)
+            self._taken["resid_post"] = (start + rows.shape[1] - len(kept), whole)
+        self._taken["resid_post"][1][layer] = kept
+
+    def change(self, site: str, layer: int, start: int, x: Float32) -> Float32:
+        return x
+
+    def cut(self, num_positions: int) -> None:
+        pass  # what is computed again is taken again, before anybody asks for it
+
+    def fork(self) -> DigestWatch:
+        other = DigestWatch(self._num_layers, layers=self._layers, newest=self._newest, family=self.family)
+        other._taken = {site: (start, rows.copy()) for site, (start, rows) in self._taken.items()}
+        return other

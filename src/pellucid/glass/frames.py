@@ -8,7 +8,7 @@ moved is found, and a file that a kill has cut is read up to the last whole fram
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NoReturn
 from zlib import crc32
 
@@ -25,7 +25,7 @@ def check_byte(head: bytes) -> int:
 
 
 class FrameWriter:
-    """Appends frames to a file. Each is handed to the system at once, whole: a kill loses none of them.
+    """Appends frames to a file. What is written is handed to the system at once: a kill loses none of it.
 
     RunFileError: the file cannot be written. A frame that was written in part is cut off again, if it can be.
     """
@@ -42,12 +42,23 @@ class FrameWriter:
         self._put(MAGIC)
 
     def write(self, kind: int, payload: bytes) -> None:
-        if len(payload) > MOST:
-            raise RunFileError(f"{self.path}: a frame of {len(payload)} bytes, more than the format's {MOST}")
-        head = bytes((kind,)) + len(payload).to_bytes(3, "little")
-        data = head + bytes((check_byte(head),)) + payload
-        self._crc = crc32(data, self._crc)
-        self._put(data + self._crc.to_bytes(TAIL, "little"))
+        self.write_all([(kind, payload)])
+
+    def write_all(self, frames: Iterable[tuple[int, bytes]]) -> None:
+        """Several (kind, payload), in one go."""
+        parts: list[bytes] = []
+        crc = self._crc
+        for kind, payload in frames:
+            if len(payload) > MOST:
+                raise RunFileError(
+                    f"{self.path}: a frame of {len(payload)} bytes, more than the format's {MOST}"
+                )
+            head = bytes((kind,)) + len(payload).to_bytes(3, "little")
+            data = head + bytes((check_byte(head),)) + payload
+            crc = crc32(data, crc)
+            parts += (data, crc.to_bytes(TAIL, "little"))
+        self._put(b"".join(parts))
+        self._crc = crc
 
     def _put(self, data: bytes) -> None:
         try:

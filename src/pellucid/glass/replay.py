@@ -8,7 +8,7 @@ are generated again, all together.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.errors import RunFileError, UsageError
 from pellucid.glass.choices import SAMPLED, Choices
 from pellucid.glass.diff import Parting, parting, spoken, step_parting
+from pellucid.glass.digests import DigestWatch
 from pellucid.glass.rows import RunHistory, check_model, numbers_differ, walk
 from pellucid.glass.run import DRAWN, Run, RunBranch, RunToken
 from pellucid.glass.runfile import read_run
@@ -121,6 +122,18 @@ def _by_rows(llm: LLM, branch: RunBranch, notes: list[str]) -> BranchReplay:
             f"branch {branch.index}: choices of '{branch.strategy}' are made again by way of generating only"
         )
 
+    digested = any(token.digest is not None for token in branch.tokens)
+    layers = any(token.layers is not None for token in branch.tokens)
+    watches: list[DigestWatch] = []
+
+    def watch() -> DigestWatch:
+        loaded = llm._need()
+        rows = (
+            loaded.engine.scheduler.prefill_chunk + loaded.engine.scheduler.max_sequences
+        )  # of a pass at most
+        watches[:] = [DigestWatch(len(loaded.model.layers), layers=layers, newest=rows)]
+        return watches[0]
+
     def take(index: int, token: RunToken, history: RunHistory, row: Float32) -> None:
         chosen = token.token_id
         if token.kind == DRAWN and sampled:
@@ -130,9 +143,15 @@ def _by_rows(llm: LLM, branch: RunBranch, notes: list[str]) -> BranchReplay:
         result.num_tokens += 1
         result.num_choices += token.kind == DRAWN and sampled
         now = RunToken(token.position, chosen, token.kind, token.plan)
+        found = watches[0].rows_at(token.position - 1) if watches and token.digest is not None else None
+        if found is not None:
+            hidden, projection, outputs = found.told()
+            now = replace(now, digest=hidden, sketch=projection, layers=outputs)
+            result.num_digests += 1
+            result.num_layers += len(outputs or ()) if token.layers is not None else 0
         result.note(step_parting(index, token, now))
 
-    walk(llm, branch, take, start=0 if choices.stateful else own)
+    walk(llm, branch, take, start=0 if choices.stateful else own, watch=watch if digested else None)
     return result
 
 
@@ -151,7 +170,7 @@ def _by_generating(llm: LLM, run: Run, done: Replay) -> None:
         raise RunFileError(f"{run.path}: no request can be generated again; replay it by rows")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "again"
-        _generate(llm, able, path)
+        _generate(llm, able, path, layers=run.num_layers > 0)
         again = read_run(path)
     now: dict[int, list[RunBranch]] = {}
     for branch in again.branches:
@@ -163,11 +182,11 @@ def _by_generating(llm: LLM, run: Run, done: Replay) -> None:
     done.branches.sort(key=lambda branch: branch.index)
 
 
-def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path) -> None:
+def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path, *, layers: bool) -> None:
     """All of them at a time, recorded in the same order."""
     from pellucid.recorder import Recorder
 
-    with Recorder(path) as recorder:
+    with Recorder(path, layers=layers) as recorder:
         recorder.attach(llm)
         running = []
         for branches in requests:

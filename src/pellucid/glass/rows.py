@@ -19,6 +19,7 @@ from pellucid.types import Float32, Int32
 if TYPE_CHECKING:
     from pellucid.engine.held import Held
     from pellucid.llm import LLM
+    from pellucid.types import Watch
 
 COMPANION_ROWS = 64  # logits of a companion sequence (guidance) that are held at a time
 
@@ -95,22 +96,38 @@ class Histories:
         )
 
 
-def walk(llm: LLM, branch: RunBranch, take: Take, *, start: int = 0, stop: int | None = None) -> None:
+def walk(
+    llm: LLM,
+    branch: RunBranch,
+    take: Take,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    watch: Callable[[], Watch] | None = None,
+) -> None:
     """Calls take for the tokens [start, stop) of a branch, in order; the rows are valid during the call, which must not
     use the LLM. Nothing is taken from the prefix cache: every position is computed. Logits that the caller had
-    altered are given as the model gave them (`altered` changes them).
-    Errors: RunFileError, those of `LLM.logits`, and what `take` raises."""
+    altered are given as the model gave them (`altered` changes them). watch: makes a watch of the rows of a pass, which
+    are those of the calls that follow. Errors: RunFileError, those of `LLM.logits`, and what `take` raises."""
     stop = len(branch.tokens) if stop is None else stop
     for segment in segments(branch):
         first, last = max(start, segment.first), min(stop, segment.last)
         if first < last:
-            _Walk(llm, branch, segment, take).run(first, last)
+            _Walk(llm, branch, segment, take, watch).run(first, last)
 
 
 class _Walk:
     """Over the tokens of one segment."""
 
-    def __init__(self, llm: LLM, branch: RunBranch, segment: Segment, take: Take) -> None:
+    def __init__(
+        self,
+        llm: LLM,
+        branch: RunBranch,
+        segment: Segment,
+        take: Take,
+        watch: Callable[[], Watch] | None,
+    ) -> None:
+        self._watch = watch
         self._driver = llm._open_driver()
         self._branch, self._segment, self._take = branch, segment, take
         self._histories = Histories(branch, segment)
@@ -128,7 +145,7 @@ class _Walk:
             stop = min(at + COMPANION_ROWS, last)
             output = [token.token_id for token in self._branch.tokens[: stop - 1]]
             others: list[Float32] = []
-            self._evaluate(companion + output, len(companion) - 1 + at, _keeping(others))
+            self._evaluate(companion + output, len(companion) - 1 + at, _keeping(others), None)
             self._rows(at, stop, others)
 
     def _rows(self, first: int, last: int, companions: list[Float32] | None) -> None:
@@ -141,14 +158,17 @@ class _Walk:
                 history = replace(history, companion_logits=companions[index - first])
             self._take(index, self._branch.tokens[index], history, row)
 
-        self._evaluate(self._histories.at(last - 1).token_ids, row_of_first, on_row)
+        watch = None if self._watch is None else self._watch()
+        self._evaluate(self._histories.at(last - 1).token_ids, row_of_first, on_row, watch)
 
-    def _evaluate(self, ids: Any, first_row: int, on_row: Callable[[int, Float32], None]) -> None:
+    def _evaluate(
+        self, ids: Any, first_row: int, on_row: Callable[[int, Float32], None], watch: Watch | None
+    ) -> None:
         def on_rows(_: Held, position: int, rows: Float32) -> None:
             for place, row in enumerate(rows, position):
                 on_row(place, row)
 
-        held = self._driver.hold(ids, salt=("run", object()))
+        held = self._driver.hold(ids, salt=("run", object()), watch=watch)
         held.first_logit = first_row
         try:
             self._driver.evaluate([held], on_rows)

@@ -52,35 +52,14 @@ class RunWriter:
         self._num_branches += 1
         return self._num_branches - 1
 
-    def step(self, branch: int, token: RunToken) -> None:
-        """The next token of a branch."""
-        layers = token.layers or ()
-        flags = (FROM_DRAFT if token.from_draft else 0) | (HAS_DIGEST if token.digest is not None else 0)
-        if token.altered is not None:
-            flags |= HAS_ALTERED
-            self._altered(branch, token.altered)
-        self._frames.write(
-            STEP,
-            STEP_HEAD.pack(
-                branch,
-                token.token_id,
-                KINDS.index(token.kind),
-                flags,
-                token.plan,
-                len(layers),
-                token.pass_number & 0xFFFFFFFF,
-                min(token.num_rows, 0xFFFF),
-                token.num_computed or 0,
-                token.num_reused or 0,
-                token.schedule,
-                token.forward,
-                token.choose,
-                token.text,
-                token.digest or 0,
-                token.sketch or 0.0,
-            )
-            + struct.pack(f"<{len(layers)}Q", *layers),
-        )
+    def steps(self, tokens: Iterable[tuple[int, RunToken]]) -> None:
+        """(branch, its next token), in order."""
+        frames: list[tuple[int, bytes]] = []
+        for branch, token in tokens:
+            if token.altered is not None:
+                frames.append((ALTERED, _altered(branch, token.altered)))
+            frames.append((STEP, _step(branch, token)))
+        self._frames.write_all(frames)
 
     def tokens(self, branch: int, kind: str, ids: Iterable[int]) -> None:
         """Tokens that nobody chose."""
@@ -116,13 +95,39 @@ class RunWriter:
     def closed(self) -> bool:
         return self._frames.closed
 
-    def _altered(self, branch: int, altered: Mapping[int, float]) -> None:
-        pairs = np.empty(len(altered), [("id", "<i4"), ("logit", "<f4")])
-        pairs["id"], pairs["logit"] = list(altered), list(altered.values())
-        self._frames.write(ALTERED, struct.pack("<I", branch) + pairs.tobytes())
-
     def _json(self, kind: int, data: Mapping[str, Any]) -> None:
         self._frames.write(kind, _pack(data))
+
+
+def _step(branch: int, token: RunToken) -> bytes:
+    layers = token.layers or ()
+    flags = (FROM_DRAFT if token.from_draft else 0) | (HAS_DIGEST if token.digest is not None else 0)
+    flags |= HAS_ALTERED if token.altered is not None else 0
+    head = STEP_HEAD.pack(
+        branch,
+        token.token_id,
+        KINDS.index(token.kind),
+        flags,
+        token.plan,
+        len(layers),
+        token.pass_number & 0xFFFFFFFF,
+        min(token.num_rows, 0xFFFF),
+        token.num_computed or 0,
+        token.num_reused or 0,
+        token.schedule,
+        token.forward,
+        token.choose,
+        token.text,
+        token.digest or 0,
+        token.sketch or 0.0,
+    )
+    return head + struct.pack(f"<{len(layers)}Q", *layers) if layers else head
+
+
+def _altered(branch: int, altered: Mapping[int, float]) -> bytes:
+    pairs = np.empty(len(altered), [("id", "<i4"), ("logit", "<f4")])
+    pairs["id"], pairs["logit"] = list(altered), list(altered.values())
+    return struct.pack("<I", branch) + pairs.tobytes()
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Replay:
             batch.sequence_ids.tobytes(),
             batch.logit_rows.tobytes(),
             batch.choice_only,
-            b"" if batch.head_rows is None else batch.head_rows.tobytes(),
+            None if batch.head_rows is None else batch.head_rows.tobytes(),
             () if watch is None else watch.looks,
         )
         if key not in self._recorded:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tiny_checkpoints import make
 
-from pellucid import LLM, Recorder, RunFileError, UsageError, _native, read_run
+from pellucid import LLM, Capture, Recorder, RunFileError, UsageError, _native, read_run
 from pellucid.glass.diff import diff_runs, parting
+from pellucid.glass.digests import digest, sketch
 from pellucid.glass.run import RunDrop
 from pellucid.ops.cpu import CpuOps
 
@@ -172,7 +173,7 @@ def test_what_if_misuse(llm, tmp_path):
 def run_path(llm, tmp_path_factory):
     """Of many requests at a time, on two threads."""
     path = tmp_path_factory.mktemp("replay") / "run"
-    with Recorder(path) as recorder:
+    with Recorder(path, layers=True) as recorder:
         llm.generate(
             [PROMPT, "x", [7, 9, 11], PROMPT + " no"],
             n=2,
@@ -202,11 +203,9 @@ def test_a_replay_is_equal_elsewhere(tiny_path, run_path, options, way):
         done = other.replay(run_path, way=way)
     run = read_run(run_path)
     assert done.equal and not done.notes
-    assert (
-        sum(b.num_choices for b in done.branches)
-        == run.num_tokens
-        == sum(b.num_tokens for b in done.branches)
-    )
+    for counted in ("num_choices", "num_tokens", "num_digests"):
+        assert sum(getattr(b, counted) for b in done.branches) == run.num_tokens
+    assert sum(b.num_layers for b in done.branches) == run.num_tokens * run.num_layers > 0
 
 
 @pytest.mark.parametrize("isa", _native.instruction_sets())
@@ -302,9 +301,62 @@ def test_prompts_lengths_and_numbers_that_differ(llm, tmp_path, tiny_path):
 def test_steps_part_at_the_first_number_that_differs(llm, run_path):
     a, b = read_run(run_path).branches[0], read_run(run_path).branches[0]
     assert parting(a, b) is None
-    for tokens, digest, layers in ((a.tokens, 1, (1, 2, 3)), (b.tokens, 2, (1, 5, 6))):
-        tokens[4] = dataclasses.replace(tokens[4], digest=digest, layers=layers, sketch=float(digest))
+    for tokens, value, layers in ((a.tokens, 1, (1, 2, 3)), (b.tokens, 2, (1, 5, 6))):
+        tokens[4] = dataclasses.replace(tokens[4], digest=value, layers=layers, sketch=float(value))
     found = parting(a, b)
     assert (found.what, found.index, found.layer, found.gap) == ("layer", 4, 1, 1.0)
     b.tokens[4] = dataclasses.replace(b.tokens[4], layers=None)
     assert (parting(a, b).what, parting(a, b).layer) == ("hidden state", None)
+
+
+# --- digests --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sample", [0, 1])
+def test_digests_are_those_of_the_rows(llm, run_path, sample):
+    """Against the activations that a capture of the same tokens gives."""
+    run = read_run(run_path)
+    branch = next(b for b in run.branches if b.prompt == PROMPT and b.sample_index == sample)
+    capture = Capture(sites=("resid_post", "final"))
+    captured = llm.trace(branch.prompt_ids + branch.output_ids, capture=capture)
+    for token in branch.tokens:
+        row = token.position - 1
+        final = captured["final"][row, 0]
+        assert token.digest == digest(final) and token.sketch == pytest.approx(sketch(final), rel=1e-6)
+        assert token.layers == tuple(digest(each) for each in captured["resid_post"][row])
+
+
+def test_recording_changes_nothing(llm, tmp_path):
+    for params in (
+        {"temperature": 1, "seed": 3},
+        {"temperature": 0.5, "top_p": 0.9, "seed": 1, "logprobs": 2},
+        {},
+    ):
+        plain = llm.generate(PROMPT, max_tokens=40, n=2, **params)
+        recorder = Recorder(tmp_path / "r", layers=True)
+        recorded = llm.generate(PROMPT, max_tokens=40, n=2, record=recorder, **params)
+        assert [o.token_ids for o in plain.outputs] == [o.token_ids for o in recorded.outputs]
+        assert [o.logprobs for o in plain.outputs] == [o.logprobs for o in recorded.outputs]
+
+
+def test_another_number_is_named_with_its_layer(llm, run_path, tiny_path):
+    with LLM(tiny_path, kv_format="bf16") as other:
+        done = other.replay(run_path)
+    assert not done.equal and any("KV format" in note for note in done.notes)
+    first = done.branches[0].first
+    assert (first.what, first.index, first.layer) == ("layer", 0, 0) and first.gap > 0
+    run = read_run(run_path)
+    token = run.branches[0].tokens[7]
+    run.branches[0].tokens[7] = dataclasses.replace(token, layers=(token.layers[0], 5, token.layers[2]))
+    found = llm.replay(run).branches[0].first
+    assert (found.what, found.index, found.layer) == ("layer", 7, 1)
+
+
+def test_the_sketch_estimates_a_distance():
+    """In the mean over pairs, the squared difference of sketches is the squared distance."""
+    rng = np.random.default_rng(4)
+    rows = rng.standard_normal((4000, 96)).astype(np.float32)
+    pairs = zip(rows[::2], rows[1::2], strict=True)
+    ratios = [(sketch(a) - sketch(b)) ** 2 / float(((a - b) ** 2).sum()) for a, b in pairs]
+    assert 0.8 < np.mean(ratios) < 1.25
+    assert digest(np.array([0.0, 1.0], np.float32)) != digest(np.array([-0.0, 1.0], np.float32))
