@@ -34,6 +34,8 @@ CHAINS = [
         "ignore_eos": True,
     },
     {"guidance_scale": 2.0, "negative_prompt": "A dull", "temperature": 1, "seed": 2, "max_tokens": 70},
+    {"speculation": "always", "temperature": 0.3, "seed": 4, "max_tokens": 60},
+    {"speculation": "jacobi", "max_tokens": 60},
     {"stop": ["e"], "temperature": 1, "seed": 8, "logprobs": 3},
 ]
 
