@@ -192,13 +192,24 @@ class BlockPool:
         sequence.num_registered = min(sequence.num_registered, num_computed // self.block_size)
         sequence.table_version += 1
 
-    def free(self, sequence: Sequence) -> None:
-        """Gives back all blocks; what was computed stays cached, the unfilled last block included."""
+    def free(self, sequence: Sequence, keep: int | None = None) -> None:
+        """Gives back all blocks; what was computed stays cached, the unfilled last block included. keep: what nobody
+        else holds is free from the block of position `keep` on."""
+        if keep is not None:
+            self._drop(sequence, keep // self.block_size)
         self.commit(sequence)
         index, length = divmod(sequence.num_computed, self.block_size)
         if self.prefix_caching and length:
             self._register_tail(sequence, index, length)
         self.truncate(sequence, 0)
+
+    def _drop(self, sequence: Sequence, first: int) -> None:
+        """Blocks from number `first` on are given back, and not cached unless somebody else uses them."""
+        for block in reversed(sequence.block_table[first:]):  # leaves first
+            node = self._nodes[block]
+            if self._references[block] == 1 and node is not None and not node.children:
+                self._unregister(block)
+        self.truncate(sequence, min(sequence.num_computed, first * self.block_size))
 
     # --- blocks ---------------------------------------------------------------------------------------
     def _allocate(self) -> int | None:

@@ -171,14 +171,18 @@ class Held:
             self._truncate(start)
             self._extend(whole)
 
-    def close(self) -> None:
-        """Gives its blocks back (to the prefix cache). Done by itself where the last reference is dropped."""
+    def close(self, *, keep: int | None = None) -> None:
+        """Gives its blocks back (to the prefix cache). Done by itself where the last reference is dropped.
+
+        keep: of what it alone has computed, only its first `keep` tokens are worth finding again: the blocks after
+        them are the first to be written anew, while they are still near the processor. None: all of it.
+        """
         with self._guard():
             if not self._closed:
                 self._all.check(self.sequence, closing=True)
                 self._closed = True
                 self.logits = self.ahead = None
-                self._all.forget(self.sequence)
+                self._all.forget(self.sequence, keep)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
@@ -353,12 +357,12 @@ class HeldSequences:
         while self._dropped:
             self.forget(self._dropped.popleft())
 
-    def forget(self, sequence: Sequence) -> None:
+    def forget(self, sequence: Sequence, keep: int | None = None) -> None:
         evaluation = self._evaluations.get(sequence)
         if evaluation is not None:
             self.cancel(evaluation)
         self.scheduler.parked.pop(sequence, None)
-        self.pool.free(sequence)
+        self.pool.free(sequence, keep)
 
     def close(self) -> None:
         for evaluation in list(self._evaluations.values()):

@@ -107,33 +107,36 @@ def _windows(pairs: Iterable[Pair], most_tokens: int) -> Iterator[list[Pair]]:
 def _fill(driver: Driver, pairs: Sequence[Pair], roots: Sequence[Node]) -> list[int]:
     """Every node of the tries gets its value. Returns the positions computed for each pair."""
     counts = [0] * len(pairs)
-    every: dict[Held, int] = {}  # those that are open, and whose pair they belong to
+    every: dict[
+        Held, tuple[int, int | None]
+    ] = {}  # those that are open: whose pair they belong to, what to keep
     try:
         wave = _Wave()
         for index, (pair, root) in enumerate(zip(pairs, roots, strict=True)):
             held = driver.hold(pair.context)
-            every[held] = index
+            every[held] = index, None
             wave.add(held, [root])
         while wave.held:
             driver.evaluate(wave.held, wave.take)
             following = _Wave()
             for held in wave.held:
-                index = every[held]
+                index, _ = every[held]
                 for token, child in wave.nodes[id(held)][1][-1].children.items():
                     if child.children:
                         ids, nodes = _run(token, child)
                         fork = held.fork()
-                        every[fork] = index
+                        every[fork] = index, len(held)
                         fork.append(ids)
                         following.add(fork, nodes)
-                counts[index] += held.cost.computed
-                del every[held]
-                held.close()  # the last of its forks to write need not copy the block that they share
             wave = following
+        for held, (index, _) in every.items():
+            counts[index] += held.cost.computed
         return counts
     finally:
-        for held in every:
-            held.close()
+        for held, (_, keep) in reversed(
+            every.items()
+        ):  # contexts stay in the cache, nobody asks for a branch again
+            held.close(keep=keep)
 
 
 def _run(token: int, node: Node) -> tuple[list[int], list[Node]]:

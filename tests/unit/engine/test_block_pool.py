@@ -100,7 +100,7 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def end(self, data):
         sequence = self.pick(data)
-        self.pool.free(sequence)
+        self.pool.free(sequence, data.draw(st.none() | st.integers(0, sequence.num_computed)))
         assert not sequence.block_table and sequence.num_computed == 0
         self.sequences.remove(sequence)
 
@@ -223,6 +223,26 @@ def test_least_recently_used_goes_first():
     pool.free(third)
     assert pool.match(sequence_of([1, 1, 9])) == 2
     assert pool.match(sequence_of([2, 2, 9])) == 0
+
+
+def test_what_is_not_kept_is_written_again_first():
+    """A branch that is dropped: its parent's positions are found, its own are not, and its blocks are the next."""
+    pool = BlockPool(9, 2)
+    parent = sequence_of([1, 2, 3])
+    compute(pool, parent)
+    child = parent.fork(1)
+    pool.fork(parent, child)
+    for token in (4, 5, 6):
+        child.append(token)
+    compute(pool, child)
+    own = child.block_table[1:]  # the block of position 3 was copied, and one is new
+    assert own[0] != parent.block_table[1]
+    pool.free(child, 3)
+    pool.free(parent)
+    assert pool.match(sequence_of([1, 2, 3, 4, 5, 6])) == 3
+    other = sequence_of([7, 8, 9])
+    pool.reserve(other, 3)
+    assert set(other.block_table) == set(own)
 
 
 def test_equal_blocks_are_merged():

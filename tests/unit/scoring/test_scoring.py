@@ -59,6 +59,18 @@ def test_rows_are_computed_once(tmp_path):
         assert scores.num_reused == 23 + 23 + 22 + 20 - 23
 
 
+def test_contexts_stay_in_the_cache_and_branches_do_not(tmp_path):
+    from tiny_checkpoints import make
+
+    context = [5] * 69
+    with LLM(make(tmp_path, "llama", "gguf", "F32")) as llm:
+        first = llm.score(context, [[7, 8, 9], [7, 8, 10], [11] * 70])
+        pool = llm._loaded.engine.pool
+        assert (first.num_computed, pool.num_cached, pool.num_used) == (69 + 2 + 69, 3, 0)  # blocks of 32
+        again = llm.score(context, [[7, 8, 9], [7, 8, 10], [11] * 70])
+        assert again == first and again.num_computed == 1 + 2 + 69
+
+
 def test_many_items_equal_each_alone_bit_for_bit(llm):
     rng = np.random.default_rng(4)
     shared = rng.integers(2, 320, 11).tolist()
