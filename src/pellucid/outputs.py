@@ -195,7 +195,7 @@ class GenerationResult:
     """The answer to one prompt: `outputs` holds its samples, n of them; `text`, `token_ids`, `finish_reason`,
     `stop_match` and `logprobs` are the first sample's. `prompt` is None where ids were given. `prompt_token_ids`:
     all of them, also those that overflow "slide" dropped; `counts` tells of those that were run. `speculation`: None
-    where no guess was checked."""
+    where no guess was checked. `interventions`: what was changed within the model (glass/intervene.py)."""
 
     prompt: str | None
     prompt_token_ids: list[int]
@@ -204,6 +204,7 @@ class GenerationResult:
     timings: Timings
     settings: Settings = field(repr=False)
     speculation: SpeculationCounts | None = None
+    interventions: tuple[Any, ...] = field(default=(), repr=False)
 
     @property
     def text(self) -> str:
@@ -231,7 +232,7 @@ class GenerationResult:
         return self.outputs[0].captured
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, ready for JSON, but what was captured."""
+        """Everything, ready for JSON, but what was captured, and the arrays of interventions."""
         return {
             "prompt": self.prompt,
             "prompt_token_ids": self.prompt_token_ids,
@@ -240,6 +241,7 @@ class GenerationResult:
             "timings": asdict(self.timings),
             "settings": self.settings.to_dict(),
             "speculation": None if self.speculation is None else asdict(self.speculation),
+            "interventions": [each.plain() for each in self.interventions],
         }
 
     def summary(self) -> str:

@@ -281,7 +281,14 @@ class RunningRequest:
         )
         counts = Counts(len(self.run_ids), self._num_computed, self._num_reused, generated)
         return GenerationResult(
-            self.prompt, self.prompt_ids, samples, counts, timings, self.settings, self._speculation(samples)
+            self.prompt,
+            self.prompt_ids,
+            samples,
+            counts,
+            timings,
+            self.settings,
+            self._speculation(samples),
+            () if self.looking is None else self.looking.interventions,
         )
 
     def times(self) -> dict[str, float | int | None]:

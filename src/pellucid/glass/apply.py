@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -40,9 +41,10 @@ class InterventionWatch:
     looks: frozenset[Place] = frozenset()
 
     def __init__(self, interventions: Iterable[Intervention], model: Model, num_prompt: int) -> None:
+        self.interventions = tuple(interventions)
         self._changes: dict[Place, list[Change]] = {}
         digest = hashlib.blake2b(digest_size=16)
-        for intervention in interventions:
+        for intervention in self.interventions:
             if isinstance(intervention, ForceToken):
                 continue
             start, stop = _span(intervention, num_prompt)
@@ -119,6 +121,15 @@ class Together:
         return Together(*(watch.fork() for watch in self.watches))
 
 
+def interventions_of(watch: Watch | None) -> tuple[Intervention, ...]:
+    """Those of a sequence's watch."""
+    if isinstance(watch, InterventionWatch):
+        return watch.interventions
+    if isinstance(watch, Together):
+        return tuple(each for inner in watch.watches for each in interventions_of(inner))
+    return ()
+
+
 def _span(intervention: Intervention, num_prompt: int) -> tuple[int, int]:
     """[start, stop) of positions."""
     if isinstance(intervention, Patch):
@@ -130,6 +141,23 @@ def _span(intervention: Intervention, num_prompt: int) -> tuple[int, int]:
         start = max(start, steps[0] + num_prompt - 1)
         stop = stop if steps[1] is None else min(stop, steps[1] + num_prompt - 1)
     return start, stop
+
+
+def at_positions(interventions: Iterable[Intervention], num_prompt: int) -> tuple[Intervention, ...]:
+    """The same with positions in place of steps, so that they mean the same whatever counts as the prompt; without
+    those that act nowhere, and without forced tokens, which are settings."""
+    found: list[Intervention] = []
+    for each in interventions:
+        if isinstance(each, ForceToken):
+            continue
+        if getattr(each, "steps", None) is None:
+            found.append(each)
+            continue
+        start, stop = _span(each, num_prompt)
+        if start < stop:
+            there = {"steps": None, "positions": (start, None if stop == _END else stop)}
+            found.append(replace(each, **there))
+    return tuple(found)
 
 
 def _functions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pellucid.errors import PellucidError, UsageError
+from pellucid.glass.intervention_file import interventions_to_data
 from pellucid.glass.run import Plan, RunBranch, RunDrop, RunToken
 from pellucid.outputs import GenerationResult
 from pellucid.sampling.params import SamplingParams
@@ -37,6 +38,9 @@ def branch_of_result(result: GenerationResult, sample: int = 0) -> RunBranch:
         ended=output.finish_reason is not None,
         timings={"tokenize": result.timings.tokenize, "total": result.timings.total},
     )
+    if result.interventions:
+        branch.interventions, arrays = interventions_to_data(result.interventions)
+        branch.arrays = dict(arrays)
     branch.drops = [RunDrop(drop.after, drop.start, drop.count) for drop in output.drops if drop.after]
     dropped = {drop.after: drop.count for drop in branch.drops}
     position = len(prompt_ids)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pellucid.errors import RunFileError
+from pellucid.errors import RunFileError, UsageError
+from pellucid.glass.apply import InterventionWatch, Together
+from pellucid.glass.intervention_file import interventions_from_data
 from pellucid.glass.run import PROMPT, Run, RunBranch, RunToken
 from pellucid.types import Float32, Int32
 
@@ -106,9 +108,10 @@ def walk(
     watch: Callable[[], Watch] | None = None,
 ) -> None:
     """Calls take for the tokens [start, stop) of a branch, in order; the rows are valid during the call, which must not
-    use the LLM. Nothing is taken from the prefix cache: every position is computed. Logits that the caller had
-    altered are given as the model gave them (`altered` changes them). watch: makes a watch of the rows of a pass, which
-    are those of the calls that follow. Errors: RunFileError, those of `LLM.logits`, and what `take` raises."""
+    use the LLM. Nothing is taken from the prefix cache: every position is computed, with the branch's interventions.
+    Logits that the caller had altered are given as the model gave them (`altered` changes them). watch: makes a watch
+    of the rows of a pass, which are those of the calls that follow. Errors: RunFileError, those of `LLM.logits`, and
+    what `take` raises."""
     stop = len(branch.tokens) if stop is None else stop
     for segment in segments(branch):
         first, last = max(start, segment.first), min(stop, segment.last)
@@ -128,6 +131,7 @@ class _Walk:
         watch: Callable[[], Watch] | None,
     ) -> None:
         self._watch = watch
+        self._changes = _changes_of(llm, branch)
         self._driver = llm._open_driver()
         self._branch, self._segment, self._take = branch, segment, take
         self._histories = Histories(branch, segment)
@@ -158,8 +162,14 @@ class _Walk:
                 history = replace(history, companion_logits=companions[index - first])
             self._take(index, self._branch.tokens[index], history, row)
 
-        watch = None if self._watch is None else self._watch()
-        self._evaluate(self._histories.at(last - 1).token_ids, row_of_first, on_row, watch)
+        self._evaluate(self._histories.at(last - 1).token_ids, row_of_first, on_row, self._watching())
+
+    def _watching(self) -> Watch | None:
+        """What changes the rows as in the run, and then what the caller looks with."""
+        looking = None if self._watch is None else self._watch()
+        if self._changes is None or looking is None:
+            return looking if self._changes is None else self._changes
+        return Together(self._changes, looking)
 
     def _evaluate(
         self, ids: Any, first_row: int, on_row: Callable[[int, Float32], None], watch: Watch | None
@@ -174,6 +184,19 @@ class _Walk:
             self._driver.evaluate([held], on_rows)
         finally:
             held.close()
+
+
+def _changes_of(llm: LLM, branch: RunBranch) -> InterventionWatch | None:
+    """RunFileError: interventions that cannot be read, or that do not fit the model."""
+    if not branch.interventions:
+        return None
+    try:
+        given = interventions_from_data(branch.interventions, branch.arrays)
+        return InterventionWatch(given, llm._need().model, len(branch.prompt_ids))
+    except UsageError as error:
+        raise RunFileError(
+            f"branch {branch.index}: its interventions cannot be made again: {error}"
+        ) from None
 
 
 def _keeping(rows: list[Float32]) -> Callable[[int, Float32], None]:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pellucid.glass.apply import at_positions
 from pellucid.glass.choices import SAMPLED, records
 from pellucid.glass.from_result import branch_of_result
+from pellucid.glass.intervention_file import interventions_from_data, interventions_to_data
 from pellucid.glass.rows import numbers_differ, segments, walk
 from pellucid.glass.run import DRAWN, GIVEN, Run, RunBranch, RunToken
 from pellucid.glass.why import Why
@@ -36,6 +38,7 @@ from pellucid.sampling.sampler import Sampler, StepOf
 
 if TYPE_CHECKING:
     from pellucid.generation import Generation
+    from pellucid.glass.intervene import Intervention
     from pellucid.glass.record import Record
     from pellucid.llm import LLM
     from pellucid.outputs import GenerationResult
@@ -142,11 +145,9 @@ class Gatherer:
     def _prompt(self, branch: RunBranch, name: str) -> list[TokenView]:
         """All its tokens; the last ones, as many as were asked for, with their distributions."""
         ids = branch.prompt_ids
-        first = len(ids) if branch.interventions else max(1, len(ids) - self._wanted.prompt_tokens)
+        first = max(1, len(ids) - self._wanted.prompt_tokens)
         views = [self._reader.unseen(i, token, PROMPT) for i, token in enumerate(ids[:first])]
-        if branch.interventions:
-            self._note(f"{name}: the probabilities of the prompt are not told where interventions acted.")
-        elif first > 1:
+        if first > 1:
             self._note(
                 f"{name}: of the prompt's {len(ids)} tokens the first {first} are without probabilities."
             )
@@ -158,7 +159,20 @@ class Gatherer:
         def take(_: int, token: RunToken, history: object, row: Float32) -> None:
             views.append(self._reader.seen(token.position, token.token_id, PROMPT, row))
 
-        walk(self._llm, replace(branch, prompt_ids=ids[:first], tokens=tokens, drops=[]), take)
+        data, arrays = interventions_to_data(settled(branch))
+        walk(
+            self._llm,
+            replace(
+                branch,
+                prompt_ids=ids[:first],
+                tokens=tokens,
+                drops=[],
+                interventions=data,
+                arrays=dict(arrays),
+                companion_ids=None,
+            ),
+            take,
+        )
         return views
 
     # --- what followed --------------------------------------------------------------------------------
@@ -207,10 +221,8 @@ class Gatherer:
     def _with_lens(
         self, branch: RunBranch, name: str, prompt: list[TokenView], output: list[TokenView]
     ) -> tuple[list[TokenView], list[TokenView]]:
-        if branch.interventions:
-            self._note(f"{name}: no layers are told where interventions acted.")
-            return prompt, output
         self._progress(f"{name}: layers")
+        interventions = settled(branch)
         shift = len(branch.tokens) - len(output)  # tokens that are the parent's
         for segment in segments(branch):
             ids = segment.context + branch.output_ids[segment.first : segment.last]
@@ -223,7 +235,7 @@ class Gatherer:
             positions += range(
                 border + first - segment.first, border + max(first, segment.last) - segment.first
             )
-            self.layer_names, cells = lens_of(self._llm, ids, positions, self._reader)
+            self.layer_names, cells = lens_of(self._llm, ids, positions, self._reader, interventions)
             for i, layers in zip(in_prompt, cells[: len(in_prompt)], strict=True):
                 prompt[i] = replace(prompt[i], layers=layers)
             for i, layers in enumerate(cells[len(in_prompt) :], first - shift):
@@ -232,6 +244,12 @@ class Gatherer:
 
     def _note(self, line: str) -> None:
         self.notes.append(line[:1].upper() + line[1:])
+
+
+def settled(branch: RunBranch) -> tuple[Intervention, ...]:
+    """What was changed within the model, by absolute positions."""
+    given = interventions_from_data(branch.interventions, branch.arrays)
+    return at_positions(given, len(branch.prompt_ids))
 
 
 def processed(record: Record, choice: ChoiceRecord) -> Float32 | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pellucid.branches import parting
+from pellucid.glass.apply import interventions_of
+from pellucid.glass.intervention_file import interventions_to_data
 from pellucid.glass.run import PROMPT, Plan, RunBranch, RunToken
 
 if TYPE_CHECKING:
@@ -52,5 +54,9 @@ def _branch(generation: Generation, index: int) -> RunBranch:
         finish_reason=generation.finish_reason,
         stop_match=generation.stop_match,
     )
+    interventions = interventions_of(generation._held.sequence.watch)
+    if interventions:
+        branch.interventions, arrays = interventions_to_data(interventions)
+        branch.arrays = dict(arrays)
     branch._params = [generation.params]  # as they are: they may hold functions
     return branch

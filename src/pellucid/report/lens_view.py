@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING
 from pellucid.report.page_data import LensCell
 
 if TYPE_CHECKING:
+    from pellucid.glass.intervene import Intervention
     from pellucid.llm import LLM
     from pellucid.report.token_view import TokenReader
 
 
 def lens_of(
-    llm: LLM, ids: Sequence[int], positions: Sequence[int], reader: TokenReader
+    llm: LLM,
+    ids: Sequence[int],
+    positions: Sequence[int],
+    reader: TokenReader,
+    interventions: Sequence[Intervention],
 ) -> tuple[tuple[str, ...], list[tuple[LensCell, ...]]]:
     """The names of the layers, first to last, and for each of `positions` (ascending, from 1) the cells of the token
     that stands there, read from the row before it."""
@@ -24,6 +29,7 @@ def lens_of(
         positions=[p - 1 for p in positions],
         k=1,
         tokens=[ids[p] for p in positions],
+        interventions=interventions,
     )
     cells = [
         tuple(

@@ -1,0 +1,86 @@
+"""Reports of generations in which something was changed within the model: computed again with the same changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_checkpoints import make
+
+from pellucid import LLM
+from pellucid.glass.apply import InterventionWatch, at_positions
+from pellucid.glass.intervene import ForceToken, Patch, Scale, Steer, ZeroAblate
+from pellucid.report.gather import Wanted, of_generation, of_result
+from pellucid.report.page_data import Report
+from pellucid.sampling.distribution import Distribution
+
+PROMPT = "Once upon a time"
+VECTOR = np.random.default_rng(3).normal(size=96).astype(np.float32)
+CHANGES: list[list[Any]] = [
+    [Steer(VECTOR, layer=1)],
+    [Steer(VECTOR, layer=1, steps=(2, 6))],
+    [ZeroAblate(layer=1, part="attention"), Scale(0.5, layer=2, site="mlp_out", steps=(0, None))],
+    [Patch(np.stack([VECTOR, -VECTOR]), layer=0, start=3)],
+    [Steer(VECTOR, layer=0, steps=(0, 3)), ForceToken(4, 70)],
+]
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory):
+    path: Path = make(tmp_path_factory.mktemp("changed"), "llama", "gguf", "F32")
+    with LLM(path, num_threads=2) as loaded:
+        yield loaded
+
+
+def check(llm: LLM, report: Report, ids: list[int], changes: list[Any], num_prompt: int) -> None:
+    assert not report.notes
+    tokens = report.branches[0].tokens
+    assert [token.token_id for token in tokens] == ids
+    logits = llm.logits(ids, interventions=at_positions(changes, num_prompt))
+    for token in tokens[1:]:
+        row = Distribution(logits[token.position - 1])
+        assert (token.logprob, token.rank) == (row.logprob(token.token_id), row.rank(token.token_id))
+        assert token.layers[-1].rank == token.rank
+        assert token.layers[-1].logprob == pytest.approx(token.logprob, rel=1e-6, abs=1e-6)
+        assert (token.choice is None) == (token.position < num_prompt)
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: "+".join(each.kind for each in changes))
+def test_of_a_result(llm: LLM, changes: list[Any]) -> None:
+    settings: dict[str, Any] = {"temperature": 1, "seed": 3, "max_tokens": 10, "ignore_eos": True}
+    result = llm.generate(PROMPT, interventions=changes, **settings)
+    assert result.interventions == tuple(changes)
+    assert llm.generate(PROMPT, **settings).interventions == ()
+    ids = result.prompt_token_ids + result.token_ids
+    check(llm, of_result(result, llm, Wanted()), ids, changes, len(result.prompt_token_ids))
+    assert result.to_dict()["interventions"] == [each.plain() for each in changes]
+
+
+@pytest.mark.parametrize("changes", CHANGES[:4], ids=lambda changes: "+".join(each.kind for each in changes))
+def test_of_a_generation(llm: LLM, changes: list[Any]) -> None:
+    from pellucid import Capture
+
+    generation = llm.begin(
+        PROMPT, temperature=1, seed=3, ignore_eos=True, interventions=changes, capture=Capture()
+    )
+    generation.run(10)
+    ids = generation.token_array.tolist()
+    num_prompt = len(generation.prompt_tokens)
+    check(llm, of_generation(generation, llm, Wanted()), ids, changes, num_prompt)
+    assert llm.begin(ids).peek().logits.tolist() != generation.fork().peek().logits.tolist()
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: "+".join(each.kind for each in changes))
+@pytest.mark.parametrize("num_prompt", [1, 5])
+def test_positions_mean_what_steps_meant(llm: LLM, changes: list[Any], num_prompt: int) -> None:
+    model = llm._need().model
+    first = InterventionWatch(changes, model, num_prompt)
+    assert InterventionWatch(at_positions(changes, num_prompt), model, 17).key == first.key
+    assert not any(getattr(each, "steps", None) for each in at_positions(changes, num_prompt))
+
+
+def test_what_acts_nowhere_is_left_out() -> None:
+    nowhere = Steer(VECTOR, layer=1, steps=(2, 6), positions=(0, 3))
+    assert at_positions([nowhere, ForceToken(1, 2)], 10) == ()
