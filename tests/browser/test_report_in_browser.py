@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,6 +58,33 @@ def test_hostile_tokens_stay_text(open_page: Any) -> None:
     for i, text in enumerate(texts):
         page.locator(".strip span").nth(i).focus()
         assert heading(page) == token_label(text, 1000)
+
+
+def test_the_policy_holds_even_where_escaping_would_not(chromium: Any, html: str, tmp_path: Path) -> None:
+    """Markup put into the page by force neither runs nor loads anything."""
+    attack = (
+        "<script>window.attacked = 1</script><img src=x onerror='window.attacked = 2'>"
+        "<style>body { display: none }</style><iframe src='data:text/html,x'></iframe>"
+        "<link rel=stylesheet href=other.css><base href=https://example.org/>"
+    )
+    file = tmp_path / "attacked.html"
+    file.write_text(html.replace("<main>", "<main>" + attack, 1), encoding="utf-8")
+    context = chromium.new_context()
+    page = context.new_page()
+    failed: list[str] = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.on("requestfinished", lambda request: failed.append("loaded " + request.url))
+    refused: list[str] = []
+    page.on("console", lambda message: refused.append(message.text))
+    page.goto(file.as_uri())
+    page.evaluate("document.querySelectorAll('.strip span')[4].click()")
+    assert page.evaluate("document.baseURI") == file.as_uri()
+    assert page.evaluate("window.attacked") is None
+    assert page.evaluate("getComputedStyle(document.body).display") == "block"
+    assert page.url.startswith(file.as_uri()) and heading(page) == "\u00b7word4"
+    assert len(refused) >= 4 and all("Content Security Policy" in text for text in refused)
+    assert [url for url in failed if url.startswith("loaded") and not url.endswith("attacked.html")] == []
+    context.close()
 
 
 def test_the_keyboard_reaches_every_token(open_page: Any, html: str) -> None:
