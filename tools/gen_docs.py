@@ -179,8 +179,16 @@ def orders() -> str:
     return table(["order", "stages", "rules"], rows)
 
 
+def step_keys() -> str:
+    """The keys of the terminal debugger."""
+    from pellucid.tui.keys import KEYS
+
+    rows: list[list[object]] = [[f"`{key.shown}`", key.help] for key in KEYS if key.shown]
+    return table(["key", ""], [*rows, ["`1` to `9`", "the token of that number in the distribution"]])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (catalog, architectures, formats, sampling, orders)
+    function.__name__: function for function in (catalog, architectures, formats, sampling, orders, step_keys)
 }
 
 

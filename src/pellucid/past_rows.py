@@ -47,12 +47,25 @@ def past_rows(generation: Generation, start: int, stop: int, take: Take) -> Cost
     return cost._replace(reused=stop - 1 - (cost.computed - cost.recomputed))
 
 
-def choice_at(generation: Generation, position: int, logits: Float32) -> ChoiceRecord:
+def choice_at(generation: Generation, position: int, logits: Float32, *, orders: bool = True) -> ChoiceRecord:
     """The choice that the generation's present parameters make at `position` of these logits: the token that stands
     there, if they and the tokens before it were the same when it was drawn. Nothing changes.
 
-    num_prompt <= position <= len(generation). Errors: UsageError; NoTokenLeftError: the parameters exclude all.
+    num_prompt <= position <= len(generation). orders: as of `explain`.
+    Errors: UsageError; NoTokenLeftError: the parameters exclude all.
     """
+    plan = generation._plan
+    return explain(plan.full, _step_of(generation, position), logits, orders=orders)
+
+
+def processed_at(generation: Generation, position: int, logits: Float32) -> Float32:
+    """float32 [vocabulary]: these logits after every stage of the present parameters, at `position`; with temperature 0
+    not tempered. Positions and errors: those of `choice_at`."""
+    return generation._plan.full.run(_step_of(generation, position), logits)
+
+
+def _step_of(generation: Generation, position: int) -> StepOf:
+    """A step at this position, as far as stages look at it."""
     sequence, plan = generation._held.sequence, generation._plan
     if not sequence.num_prompt <= position <= len(generation):
         raise UsageError(
@@ -61,5 +74,4 @@ def choice_at(generation: Generation, position: int, logits: Float32) -> ChoiceR
     past = Past(
         generation.token_array[:position], sequence.num_prompt, sequence.sample_index, sequence.stop_ids
     )
-    states = plan.sampler.states(past)
-    return explain(plan.full, StepOf(past, plan.full.seed, states), logits)
+    return StepOf(past, plan.full.seed, plan.sampler.states(past))

@@ -31,7 +31,8 @@ class StageRecord:
 
     removed, left: tokens that it excluded, and that can be chosen after it. removed_probability: theirs in the
     distribution that it was given. moved: tokens left whose logit it changed. reordered: whether those left stand in
-    another order. logit: of the chosen token after the stage. top: the most probable token after it.
+    another order (None: nobody looked). logit: of the chosen token after the stage. top: the most probable token
+    after it.
     """
 
     name: str
@@ -39,7 +40,7 @@ class StageRecord:
     left: int
     removed_probability: float
     moved: int
-    reordered: bool
+    reordered: bool | None
     logit: float
     top: int
 
@@ -131,8 +132,9 @@ def explain_choice(
     return explain(sampler, StepOf(past, sampler.seed, known), logits)
 
 
-def explain(sampler: Sampler, step: StepOf, logits: Float32) -> ChoiceRecord:
-    """The record of one choice of a sampler."""
+def explain(sampler: Sampler, step: StepOf, logits: Float32, *, orders: bool = True) -> ChoiceRecord:
+    """The record of one choice of a sampler. orders: whether to look for stages that changed the order, which takes
+    sorting the vocabulary for each."""
     effects: list[tuple[str, Float32, Float32]] = []
     processed = sampler.run(step, logits, lambda name, a, b: effects.append((name, a, b.copy())))
     token = sampler.draw(step, processed)
@@ -154,7 +156,7 @@ def explain(sampler: Sampler, step: StepOf, logits: Float32) -> ChoiceRecord:
         raw_logit=float(logits[token]),
         raw_rank=_rank(logits, token),
         raw_logprob=float(logits[token]) - _native.log_normalizer(logits),
-        stages=tuple(_stage(name, before, after, token) for name, before, after in effects),
+        stages=tuple(_stage(name, before, after, token, orders) for name, before, after in effects),
         num_left=len(left),
         logit=float(processed[token]),
         logprob=float(processed[token]) - _native.log_normalizer(processed),
@@ -175,7 +177,7 @@ def _rank(logits: Float32, token: int) -> int:
     return int(np.count_nonzero(logits > value) + np.count_nonzero(logits[:token] == value))
 
 
-def _stage(name: str, before: Float32, after: Float32, token: int) -> StageRecord:
+def _stage(name: str, before: Float32, after: Float32, token: int, orders: bool) -> StageRecord:
     could, can = before > -np.inf, after > -np.inf
     removed, kept = could & ~can, np.flatnonzero(could & can)
     probability = 0.0
@@ -189,7 +191,7 @@ def _stage(name: str, before: Float32, after: Float32, token: int) -> StageRecor
         left=int(can.sum()),
         removed_probability=probability,
         moved=int(np.count_nonzero(before[kept] != after[kept])),
-        reordered=_reordered(before[kept], after[kept]),
+        reordered=_reordered(before[kept], after[kept]) if orders else None,
         logit=float(after[token]),
         top=_native.argmax(after),
     )
