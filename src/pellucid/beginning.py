@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from pellucid.glass.flow import Capture
     from pellucid.glass.intervene import Intervention
     from pellucid.llm import LLM
+    from pellucid.recorder import Recorder
     from pellucid.sampling.params import SamplingParams
+
+    Record = Recorder | str | os.PathLike[str] | None
 
 
 def begin(
@@ -32,6 +36,7 @@ def begin(
     capture: Capture | None,
     interventions: Sequence[Intervention],
     overrides: Mapping[str, Any],
+    record: Record = None,
 ) -> Generation:
     """`LLM.begin`."""
     text: str | None = None
@@ -51,12 +56,19 @@ def begin(
     check_by_hand(request.params)
     plan = Plan.of(llm, request.params, request.settings)
     salt, watched = check_salt(cache_salt), request.watched
+    recorder = llm._recorder(record)
+    watch = None if watched is None else watched.watch
     held = llm._open_driver().hold(
         request.prompt_ids,
         salt=salt if watched is None else watched.salt(salt),
-        watch=None if watched is None else watched.watch,
+        watch=watch if recorder is None else recorder.watching(watch),
     )
     if watched is not None and watched.store is not None:
         watched.store.keep_family = False  # its forks are generations of their own
     held.sequence.sample_index = sample_index
-    return Generation(llm, held, plan, text)
+    generation = Generation(llm, held, plan, text)
+    if recorder is not None:
+        from pellucid.generation_record import GenerationRecord
+
+        generation.record = GenerationRecord.begin(recorder, generation, look, salt)
+    return generation

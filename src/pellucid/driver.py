@@ -20,6 +20,7 @@ from pellucid.turn import Turn
 
 if TYPE_CHECKING:
     from pellucid.engine.engine import TokenEvent
+    from pellucid.engine.request import Pass
     from pellucid.running import RunningRequest
     from pellucid.types import Bytes, Float32, Watch
 
@@ -82,6 +83,11 @@ class Driver:
                 return
             with HeldInterrupts():
                 self._pass()
+
+    @property
+    def last_pass(self) -> Pass:
+        """The newest forward pass."""
+        return self._engine.last_pass
 
     def step(self) -> None:
         """One forward pass, if there is something to compute; what was dropped or has expired ends before it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pellucid.branches import Branch, parting
@@ -14,11 +15,14 @@ from pellucid.output_log import OutputLog
 from pellucid.plan import Plan
 from pellucid.prompts import split_prompts
 from pellucid.sampling.values import as_int
+from pellucid.step_why import Origin, origin_of
 from pellucid.steps import DRAWN, FORCED, Step, StepRecord, Until, condition, logprobs_from
 from pellucid.text.continuation import encode_continuation
 
 if TYPE_CHECKING:
     from pellucid.engine.held import Cost, Held
+    from pellucid.engine.request import Pass
+    from pellucid.generation_record import GenerationRecord
     from pellucid.glass.captured import Captured
     from pellucid.llm import LLM
     from pellucid.sampling.params import SamplingParams
@@ -56,6 +60,9 @@ class Generation:
         self.restored: list[Generation] = []
         self._log = log if log is not None else OutputLog(llm.tokenizer, held, plan)
         self._pending: Step | None = None
+        self._made_by: Pass | None = None  # the newest pass when the open step's logits were there
+        self._cost = held.cost  # before the open step
+        self.record: GenerationRecord | None = None
         self.guessing: Guessing | None = None  # of the present parameters, made by `run`
         self.edition = 0  # grows with every change: a Step of an earlier one is past
         self.branch = Branch(self)
@@ -161,7 +168,9 @@ class Generation:
         """The distribution of the next token; nothing is chosen. The same Step until something changes."""
         if self._pending is None:
             position = len(self._held)
-            (rows,) = self._llm._open_driver().evaluate([self._held])
+            driver = self._llm._open_driver()
+            (rows,) = driver.evaluate([self._held])
+            self._made_by = driver.last_pass
             self._pending = Step(self, position, rows[0])
         return self._pending
 
@@ -223,6 +232,7 @@ class Generation:
         self._held.truncate(length)
         self._log.cut()
         self._changed()
+        self._tell()
         return self
 
     def append(self, text_or_tokens: str | Sequence[int], *, as_prompt: bool = False) -> Generation:
@@ -233,6 +243,7 @@ class Generation:
         self._held.append(ids)
         self._log.append(ids, as_prompt=as_prompt)
         self._changed()
+        self._tell()
         return self
 
     def edit(self, position: int, token_or_text: int | str | Sequence[int]) -> Generation:
@@ -246,6 +257,7 @@ class Generation:
         self._held.replace(at, at + 1, ids)
         self._log.replace(at, ids)
         self._changed()
+        self._tell()
         return self
 
     def fork(
@@ -259,6 +271,8 @@ class Generation:
         held.sequence.num_prompt = self._log.borders[-1]
         fork = Generation(self._llm, held, self._plan, self._prompt, self._log.fork(held, self._plan))
         fork.branch = Branch(fork, self.branch, len(self))
+        if self.record is not None:
+            fork.record = self.record.fork(fork)
         if params is not None or overrides:
             fork.configure(params, **overrides)
         return fork
@@ -297,6 +311,8 @@ class Generation:
 
     def close(self) -> None:
         """Gives its memory back; done by itself where the last reference is dropped."""
+        if self.record is not None:
+            self.record.end(self)
         self._pending = None
         self._changed()
         self._held.close()
@@ -320,6 +336,10 @@ class Generation:
     def process(self, logits: Float32) -> Float32:
         """float32 [vocabulary] after every processor of the parameters."""
         return self._plan.full.process(self._held.sequence, logits)
+
+    def origin(self) -> Origin:
+        """Of the step that is open."""
+        return origin_of(self, self._cost, self._made_by)
 
     def take_choice(self, step: Step) -> None:
         choice = self._plan.sampler.choose(self._held.sequence, step.effective_logits)
@@ -350,17 +370,27 @@ class Generation:
     # --- inside ---------------------------------------------------------------------------------------
     def _take(self, step: Step, token: int, kind: str) -> None:
         record = step.make_record(token, kind, self.params, self.sample_index)  # before the history changes
+        step._origin = self.origin()
         self._held.append([token])
         if self._held.logits is not None:  # it had been guessed, and is computed
             record = replace(record, from_draft=True)
         step.token_id, step.record = token, record
         self._changed()
+        self._cost = self.cost
+        begun = perf_counter()
         step.delta = self._log.take(record)
         step.finish_reason = self._log.finish_reason
+        if self.record is not None:
+            self.record.step(step, self, perf_counter() - begun)
 
     def _changed(self) -> None:
         self.edition += 1
         self._pending = None
+
+    def _tell(self) -> None:
+        """A change that is no step goes into the run file."""
+        if self.record is not None:
+            self.record.follow(self)
 
     def _ids_of(self, text_or_tokens: str | Sequence[int]) -> list[int]:
         if isinstance(text_or_tokens, str):
@@ -385,3 +415,4 @@ class Generation:
         if pending is not None:  # the logits stay what they are; the choice is made anew
             self._pending = Step(self, pending.position, pending.logits)
         self._log.set_plan(plan)
+        self._tell()

@@ -25,10 +25,11 @@ from pellucid.settings import Settings
 if TYPE_CHECKING:
     from pellucid.engine.request import Request, TokenEvent
     from pellucid.llm import LLM
+    from pellucid.looking import Looking
     from pellucid.outputs import Drop
     from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
-    from pellucid.types import Watch
+    from pellucid.types import Float32, Watch
 
 
 MOST_WAITING = 64  # steps
@@ -91,6 +92,23 @@ class Recorder:
     @property
     def closed(self) -> bool:
         return self._closed
+
+    def watching(self, other: Watch | None, family: list[DigestWatch] | None = None) -> Watch:
+        """What looks at the rows of a sequence whose steps are recorded; `other` does, too."""
+        llm = None if self._llm is None else self._llm()
+        if llm is None:
+            raise RuntimeError("a Recorder watches once it is attached to an LLM")
+        own = DigestWatch(len(llm._need().model.layers), layers=self.layers, family=family)
+        return own if other is None else Together(other, own)
+
+    @staticmethod
+    def interventions_of(looking: Looking | None) -> tuple[list[dict[str, Any]], dict[str, Float32]]:
+        """In plain types, and their arrays by name."""
+        if looking is None or not looking.interventions:
+            return [], {}
+        from pellucid.glass.intervention_file import interventions_to_data
+
+        return interventions_to_data(looking.interventions)
 
     def new_request(self) -> int:
         with self.lock:
@@ -230,13 +248,12 @@ class RequestRecord:
         self._load = llm.settings
         self._context = llm.context_length
         self._watches: list[DigestWatch] = []  # by sample
-        DigestWatch(len(llm._need().model.layers), layers=recorder.layers, family=self._watches)
         self._branches: dict[int, int] = {}  # by sample
         self._done: dict[int, tuple[int, int]] = {}  # by sample: rows computed and positions reused so far
 
     def watching(self, other: Watch | None) -> Watch:
         """What looks at the first sample's rows; `other` does, too."""
-        return self._watches[0] if other is None else Together(other, self._watches[0])
+        return self._recorder.watching(other, self._watches)
 
     def begin(self, running: RunningRequest, request: Request) -> None:
         """The engine has taken it."""
@@ -245,6 +262,7 @@ class RequestRecord:
         plan = plan_of(params, request.seed, ending.stop_ids, running.settings, self._load)
         self._common = {"request": self._recorder.new_request(), "strategy": request.strategy}
         self._num_prompt = len(running.run_ids)
+        interventions, arrays = self._recorder.interventions_of(running.looking)
         with self._recorder.lock:
             self._branches[0] = self._recorder.writer.begin(
                 {
@@ -253,12 +271,14 @@ class RequestRecord:
                     "sample_index": 0,
                     "prompt": running.prompt,
                     "plan": plan_data(plan),
-                    "interventions": [],
+                    "interventions": interventions,
                     "cache_salt": running.cache_salt,
                     "companion_ids": None if running.companion_ids is None else list(running.companion_ids),
                 },
                 running.run_ids,
             )
+            for name, values in arrays.items():
+                self._recorder.writer.array(self._branches[0], name, values)
 
     def token(self, event: TokenEvent, token_id: int, seconds: float, drop: Drop | None) -> None:
         """One token of a sample, and what a full context has lost by it."""

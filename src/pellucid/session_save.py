@@ -88,7 +88,7 @@ def _state(each: Generation, parent: int | None, table: list[int], num_computed:
     records = []
     for record in each._log.records:
         plain = asdict(record)
-        for name in ("token_id", "text"):  # the tokens tell
+        for name in ("token_id", "text", "from_draft"):  # the tokens tell; guesses are not kept
             del plain[name]
         for name in _NUMBERS:  # JSON has no -inf
             if plain[name] is not None and not math.isfinite(plain[name]):

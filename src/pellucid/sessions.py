@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pellucid.glass.flow import Capture
     from pellucid.glass.intervene import Intervention
     from pellucid.llm import LLM
+    from pellucid.recorder import Recorder
     from pellucid.sampling.params import SamplingParams
     from pellucid.text.tool_schema import Tool
 
@@ -35,6 +36,7 @@ class Sessions:
         sample_index: int = 0,
         capture: Capture | None = None,
         interventions: Sequence[Intervention] = (),
+        record: Recorder | str | os.PathLike[str] | None = None,
         **overrides: Any,
     ) -> Generation:
         """A generation to be driven by hand: see `Generation`. Nothing is computed yet.
@@ -56,6 +58,7 @@ class Sessions:
             capture=capture,
             interventions=interventions,
             overrides=overrides,
+            record=record,
         )
 
     def restore(self, path: str | os.PathLike[str], *, kv: bool = True) -> Generation:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from pellucid.driver import Driver
     from pellucid.engine.held import Held
     from pellucid.generation import Generation
+    from pellucid.glass.why import Why
     from pellucid.sampling.params import SamplingParams
+    from pellucid.step_why import Origin
     from pellucid.types import Float32
 
 DRAWN = "drawn"  # chosen by the parameters: the largest logit, or a keyed draw
@@ -79,6 +81,7 @@ class Step:
         self.finish_reason: str | None = None
         self.record: StepRecord | None = None
         self._changed: Float32 | None = None
+        self._origin: Origin | None = None  # of a step that was taken
 
     # --- the distribution -----------------------------------------------------------------------------
     @cached_property
@@ -96,6 +99,22 @@ class Step:
         return self._processed
 
     _processed: Distribution | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """What the choice is a function of, besides the logits."""
+        if self._origin is not None:
+            return self._origin
+        self._still_open("say why")
+        return self._generation.origin()
+
+    def why(self) -> Why:
+        """Why this token: a sentence, a table (`print(step.why())`), and the record of the step. Of a step that is
+        open: what would be chosen."""
+        from pellucid.glass.why import Why
+        from pellucid.step_why import record_of_step
+
+        return Why(record_of_step(self))
 
     def make_record(self, token: int, kind: str, params: SamplingParams, sample_index: int) -> StepRecord:
         """Log-probabilities: where the parameters ask for them, or somebody looked at the distribution."""
@@ -196,6 +215,19 @@ class Step:
                 f"cannot {what}: the generation has left this step (position {self.position}); "
                 "rewind to it, and peek again"
             )
+
+    def _repr_html_(self) -> str:
+        from pellucid.report.notebook import bars, note
+
+        named = self._generation.token_text
+        top = [(named(token), self.distribution.logprob(token)) for token in self.distribution.top(10)]
+        told = f"position {self.position}: entropy {self.entropy:.3f} nats"
+        taken = (
+            ""
+            if self.token_id is None
+            else f"; {named(self.token_id)!r} was {self.record.kind if self.record else ''}"
+        )
+        return f"<div>{note(told + taken)}{bars(top)}</div>"
 
     def __repr__(self) -> str:
         if self.token_id is None:

@@ -17,9 +17,11 @@ from pellucid.errors import RunFileError, UsageError
 from pellucid.glass.choices import SAMPLED, Choices
 from pellucid.glass.diff import Parting, parting, spoken, step_parting
 from pellucid.glass.digests import DigestWatch
+from pellucid.glass.intervention_file import interventions_from_data
 from pellucid.glass.rows import RunHistory, check_model, numbers_differ, walk
 from pellucid.glass.run import DRAWN, Run, RunBranch, RunToken
 from pellucid.glass.runfile import read_run
+from pellucid.looking import looking_of
 from pellucid.types import Float32
 
 if TYPE_CHECKING:
@@ -197,7 +199,9 @@ def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path, *, layers: 
                 params = params.replace(negative_prompt=first.companion_ids)
             if any(branch.finish_reason in (None, "abort", "deadline", "error") for branch in branches):
                 params = params.replace(max_tokens=most, deadline=None)  # it was ended from outside
-            running.append(llm._prepare(first.prompt_ids, params, False, False, {}, record=recorder,
+            given = interventions_from_data(first.interventions, first.arrays)
+            (look,) = looking_of(None, given, 1)
+            running.append(llm._prepare(first.prompt_ids, params, False, False, {}, record=recorder, looking=look,
                                         cache_salt=first.cache_salt))  # fmt: skip
         for request in running:
             llm._driver.add(request)

@@ -206,6 +206,8 @@ class _Reader:
             self._add(branch, RunToken(_position(branch), token, KINDS[kind], len(branch.plans) - 1))
 
     def _add(self, branch: RunBranch, token: RunToken) -> None:
+        if not branch.prompt_ids:
+            self._fail("a token without a prompt before it")
         if len(branch.tokens) >= _MOST_TOKENS:
             self._fail("more tokens than a branch can have")
         branch.tokens.append(token)
@@ -215,7 +217,7 @@ class _Reader:
         index, length = form.CUT_BODY.unpack(payload)
         branch = self._named(index)
         kept = length - len(branch.prompt_ids)
-        if length < 1 or kept > len(branch.tokens):
+        if kept > len(branch.tokens):
             self._fail(f"a rewind to {length} tokens, which are not there")
         branch.undone += len(branch.tokens) - max(0, kept)
         del branch.tokens[max(0, kept) :]

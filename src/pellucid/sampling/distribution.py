@@ -45,6 +45,15 @@ class Distribution:
         kept = logprobs[logprobs > -np.inf]
         return max(0.0, float(-(np.exp(kept) * kept).sum()))
 
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{token}</td><td>{self.probability(token):.4f}</td><td><div style='background:currentColor;"
+            f"opacity:.5;height:.7em;width:{12 * self.probability(token):.2f}em'></div></td></tr>"
+            for token in self.top(10)
+        )
+        head = "<tr><th>token id</th><th>probability</th><th></th></tr>"
+        return f"<div>entropy {self.entropy:.4f} nats<table>{head}{rows}</table></div>"
+
     def rank(self, token_id: int) -> int:
         """How many tokens come before it in the order of `top`."""
         logit = self.logits[token_id]

@@ -32,7 +32,7 @@ VALUES = {
 # The front door itself: it ties engine, text, weights, models and ops together.
 FRONT = VALUES | {"llm", "info", "loading", "driver", "running", "stream", "sessions"}
 FRONT |= {"reporting"}
-FRONT |= {"scoring", "recorder", "hindsight"}
+FRONT |= {"scoring", "recorder", "hindsight", "generation_record", "step_why"}
 FRONT |= {"speculation", "guessing"}
 FRONT |= {"async_llm", "async_stream", "worker", "many", "progress_bar", "open_model"}
 FRONT |= {"chat_session", "chat_answer", "chat_prompt", "chat_turn", "chat_file", "chat_save"}
