@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pellucid.branches import Branch, parting
@@ -17,7 +16,7 @@ from pellucid.prompts import split_prompts
 from pellucid.sampling.values import as_int
 from pellucid.step_why import Origin, origin_of
 from pellucid.steps import DRAWN, FORCED, Step, StepRecord, Until, condition, logprobs_from
-from pellucid.text.continuation import encode_continuation
+from pellucid.text.continuation import encode_continuation, one_token
 
 if TYPE_CHECKING:
     from pellucid.engine.held import Cost, Held
@@ -56,8 +55,7 @@ class Generation:
         self._prompt = prompt
         self._tokenizer = llm.tokenizer
         self.extra: Any = None  # what `save` was given beside the generation
-        # The other branches of its file: held here, or they would be gone.
-        self.restored: list[Generation] = []
+        self.restored: list[Generation] = []  # other branches of its file: not held, they would be gone
         self._log = log if log is not None else OutputLog(llm.tokenizer, held, plan)
         self._pending: Step | None = None
         self._made_by: Pass | None = None  # the newest pass when the open step's logits were there
@@ -168,9 +166,8 @@ class Generation:
         """The distribution of the next token; nothing is chosen. The same Step until something changes."""
         if self._pending is None:
             position = len(self._held)
-            driver = self._llm._open_driver()
-            (rows,) = driver.evaluate([self._held])
-            self._made_by = driver.last_pass
+            (rows,) = self._llm._open_driver().evaluate([self._held])
+            self._made_by = self._llm._open_driver().last_pass
             self._pending = Step(self, position, rows[0])
         return self._pending
 
@@ -184,10 +181,9 @@ class Generation:
     def run(self, until: Until = None) -> str:
         """Steps until the generation ends, or: so many tokens (int); until this text has appeared in what the call
         adds (str); until a function of the Step just taken says True. Returns the text that it added."""
-        done = condition(until)
+        done, limit = condition(until), as_int(until)
         pieces: list[str] = []
         count = 0
-        limit = as_int(until)
         while self._log.finish_reason is None and (limit is None or count < limit):
             guess_for(self)
             step = self.step()
@@ -224,15 +220,14 @@ class Generation:
         given = as_int(to if to is not None else 1 if n is None else n)
         if given is None:
             raise UsageError(f"rewind: expected an int, got {n if to is None else to!r:.40}")
-        length = given if to is not None else len(self) - given
-        if not 1 <= length <= len(self):
+        length, most = given if to is not None else len(self) - given, len(self)
+        if not 1 <= length <= most:
             raise UsageError(
-                f"rewind: expected to stay with 1 to {len(self)} tokens, got {length}; the first must stay"
+                f"rewind: expected to stay with 1 to {most} tokens, got {length}; the first must stay"
             )
         self._held.truncate(length)
         self._log.cut()
-        self._changed()
-        self._tell()
+        self._edited()
         return self
 
     def append(self, text_or_tokens: str | Sequence[int], *, as_prompt: bool = False) -> Generation:
@@ -242,8 +237,7 @@ class Generation:
         ids = self._ids_of(text_or_tokens)
         self._held.append(ids)
         self._log.append(ids, as_prompt=as_prompt)
-        self._changed()
-        self._tell()
+        self._edited()
         return self
 
     def edit(self, position: int, token_or_text: int | str | Sequence[int]) -> Generation:
@@ -256,8 +250,7 @@ class Generation:
         ids = self._ids_of(token_or_text if token is None else [token])  # type: ignore[arg-type]
         self._held.replace(at, at + 1, ids)
         self._log.replace(at, ids)
-        self._changed()
-        self._tell()
+        self._edited()
         return self
 
     def fork(
@@ -351,17 +344,7 @@ class Generation:
     def token_of(self, token: int | str) -> int:
         """The id of a token that is given as id or as its text. UsageError: no id of the vocabulary, or a text that
         is not one token."""
-        if isinstance(token, str):
-            ids = encode_continuation(self._tokenizer, token)
-            if len(ids) != 1:
-                pieces = [self.token_text(each) for each in ids]
-                raise UsageError(
-                    f"{token!r:.40} is {len(ids)} tokens here: {pieces}; give one, or use append"
-                )
-            return ids[0]
-        if isinstance(token, bool) or not hasattr(token, "__index__"):
-            raise UsageError(f"expected a token id or its text, got {type(token).__name__}")
-        return self._tokenizer.check_id(int(token))
+        return one_token(self._tokenizer, token)
 
     def token_text(self, token_id: int) -> str:
         """What the token adds to a text; its piece where that is no whole characters, or nothing."""
@@ -370,25 +353,23 @@ class Generation:
     # --- inside ---------------------------------------------------------------------------------------
     def _take(self, step: Step, token: int, kind: str) -> None:
         record = step.make_record(token, kind, self.params, self.sample_index)  # before the history changes
-        step._origin = self.origin()
         self._held.append([token])
         if self._held.logits is not None:  # it had been guessed, and is computed
             record = replace(record, from_draft=True)
         step.token_id, step.record = token, record
         self._changed()
         self._cost = self.cost
-        begun = perf_counter()
         step.delta = self._log.take(record)
         step.finish_reason = self._log.finish_reason
         if self.record is not None:
-            self.record.step(step, self, perf_counter() - begun)
+            self.record.step(step, self)
 
     def _changed(self) -> None:
-        self.edition += 1
-        self._pending = None
+        self.edition, self._pending = self.edition + 1, None
 
-    def _tell(self) -> None:
-        """A change that is no step goes into the run file."""
+    def _edited(self) -> None:
+        """A change that is no step: it goes into the run file."""
+        self._changed()
         if self.record is not None:
             self.record.follow(self)
 
@@ -415,4 +396,5 @@ class Generation:
         if pending is not None:  # the logits stay what they are; the choice is made anew
             self._pending = Step(self, pending.position, pending.logits)
         self._log.set_plan(plan)
-        self._tell()
+        if self.record is not None:
+            self.record.follow(self)

@@ -73,8 +73,8 @@ class GenerationRecord:
             )
         return GenerationRecord(self._recorder, generation, branch, self._request, self._num_plans)
 
-    def step(self, step: Step, generation: Generation, seconds: float) -> None:
-        """A token that was just chosen or forced. seconds: its text's."""
+    def step(self, step: Step, generation: Generation) -> None:
+        """A token that was just chosen or forced."""
         record, origin = step.record, step.origin
         if record is None:
             raise RuntimeError("a step that was not taken")
@@ -97,7 +97,6 @@ class GenerationRecord:
             num_reused=origin.reused,
             schedule=made_by.schedule if made_by else 0.0,
             forward=made_by.forward if made_by else 0.0,
-            text=seconds,
             altered=altered_of(step),
         )
         with self._recorder.lock:

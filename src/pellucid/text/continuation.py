@@ -57,3 +57,17 @@ def encode_continuation(tokenizer: Tokenizer, text: str, *, parse_special: bool 
         if ids[: len(before)] == before and tokenizer.join(ids[len(before) :]) == wanted:
             return ids[len(before) :]
     raise UsageError(f"this vocabulary cannot spell {text!r:.40} after other text; give token ids")
+
+
+def one_token(tokenizer: Tokenizer, token: int | str) -> int:
+    """The id of a token that is given as id or as its text. UsageError: no id of the vocabulary, or a text that is not
+    one token."""
+    if isinstance(token, str):
+        ids = encode_continuation(tokenizer, token)
+        if len(ids) != 1:
+            pieces = [tokenizer.token_text(each) for each in ids]
+            raise UsageError(f"{token!r:.40} is {len(ids)} tokens here: {pieces}; give one, or use append")
+        return ids[0]
+    if isinstance(token, bool) or not hasattr(token, "__index__"):
+        raise UsageError(f"expected a token id or its text, got {type(token).__name__}")
+    return tokenizer.check_id(int(token))
