@@ -117,7 +117,7 @@ class Step:
         return Why(record_of_step(self))
 
     def make_record(self, token: int, kind: str, params: SamplingParams, sample_index: int) -> StepRecord:
-        """Of a step that is being taken. Log-probabilities: where the parameters ask for them, or somebody looked at the distribution."""
+        """Of a step that is being taken. Log-probabilities: where the parameters ask, or somebody looked."""
         self._origin = self.origin
         wanted = params.logprobs is not None
         looked = "distribution" in self.__dict__
