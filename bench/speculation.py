@@ -1,24 +1,34 @@
 """What speculation saves, by the categories of Spec-Bench; the texts of both ways are compared, token by token.
 
     python bench/speculation.py MODEL spec_bench.jsonl [--prompts 4] [--tokens 96] [--runs 3] [--temperature 0]
-        [--modes off,auto] [--draft-model MODEL] [--draft-corpus N] [--categories qa,rag] [--json]
+        [--modes off,auto] [--draft-model MODEL] [--draft-corpus N] [--tasks qa,rag] [--llamacpp MODES] [--json]
 
 The prompts are the first turns of https://github.com/hemingkx/Spec-Bench, as a chat where the model has a template.
 Times are those after the first token, the prompt being in the prefix cache; the modes take turns on every prompt; each
 counts by its quickest run. A speed-up is the time of all prompts of a category without, by the time with. Where
 passes cost time, `--costs` prints what the engine has measured, by rows.
+
+--llamacpp none,ngram-simple,ngram-cache: the same prompts through llama.cpp's server (built as bench/chat.py says), one
+process for each of its --spec-type; its own `predicted_ms` count.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import urllib.request
 from collections import defaultdict
 
+from chat import server_binary, wait_for
+
 # Spec-Bench's six tasks; the eight categories of MT-bench are its "multi-turn conversation".
-TASKS = {"translation": "translation", "summarization": "summarisation", "qa": "question answering"}
+TASKS = {"translation": "translation", "summarization": "summarisation", "qa": "questions"}
 TASKS |= {"math_reasoning": "mathematics", "rag": "retrieval"}
+
+LEAST_TOKENS = 8  # answers that are shorter do not count
 
 LINE = (
     "{task:20} {mode:8} {speed:6.1f} -> {with_it:6.1f} tokens/s  x{gain:.2f} (worst {worst:.2f})  "
@@ -62,6 +72,52 @@ def measure(llm, ids, modes, options):
     return best
 
 
+def peer(options, encoded):
+    """Rows of llama.cpp's modes, each beside its own "none"."""
+    port, found = 18233, {}
+    for mode in options.llamacpp.split(","):
+        command = f"-t {options.threads} -tb {options.threads} -c {options.context} -np 1 --port {port}"
+        process = subprocess.Popen(
+            [
+                str(server_binary()),
+                "-m",
+                options.model,
+                *command.split(),
+                "--no-webui",
+                "--host",
+                "127.0.0.1",
+                "--spec-type",
+                mode,
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/health", process)
+            for task, prompts in encoded.items():
+                for number, ids in enumerate(prompts):
+                    runs = [ask(port, ids, options.tokens) for _ in range(options.runs + 1)][1:]
+                    found.setdefault((task, number), {})[mode] = min(runs)
+        finally:
+            process.terminate()
+            process.wait()
+    for task, prompts in encoded.items():
+        per_prompt = [found[task, number] for number in range(len(prompts))]
+        for mode in options.llamacpp.split(",")[1:]:
+            yield summary(task, mode, options.llamacpp.split(",")[0], per_prompt)
+
+
+def ask(port, ids, tokens):
+    """(seconds after the first token, tokens, None: nothing of guesses)."""
+    body = {"prompt": ids, "n_predict": tokens, "cache_prompt": True, "temperature": 0}
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request) as response:
+        timings = json.loads(response.read())["timings"]
+    return timings["predicted_ms"] / 1e3, timings["predicted_n"], None
+
+
 def main() -> None:
     from pellucid import LLM
 
@@ -76,7 +132,9 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--max-drafts", type=int, default=15)
     parser.add_argument("--modes", default="off,auto")
-    parser.add_argument("--categories", default="")
+    parser.add_argument("--tasks", default="", help="of: conversation, " + ", ".join(TASKS.values()))
+    parser.add_argument("--llamacpp", default="")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--draft-model")
     parser.add_argument("--draft-corpus", type=int, default=0)
     parser.add_argument("--context", type=int, default=4096)
@@ -85,26 +143,31 @@ def main() -> None:
     options = parser.parse_args()
     modes = options.modes.split(",")
     load = {"draft_model": options.draft_model, "draft_corpus": options.draft_corpus}
-    rows = []
-    with LLM(options.model, context_length=options.context, **load) as llm:
-        tasks = prompts_of(
-            options.file, options.prompts, options.categories.split(",") if options.categories else ()
-        )
-        for task, texts in tasks.items():
+    rows, encoded = [], defaultdict(list)
+    with LLM(options.model, context_length=options.context, num_threads=options.threads, **load) as llm:
+        wanted = options.tasks.split(",") if options.tasks else ()
+        for task, texts in prompts_of(options.file, options.prompts, wanted).items():
             found = []
             for text in texts:
                 if llm.tokenizer.chat_template:
                     ids = llm.render_chat([{"role": "user", "content": text}])
                 else:
                     ids = llm.tokenizer.encode(text)
-                found.append(measure(llm, ids[: options.context - options.tokens], modes, options))
-            for mode in modes[1:]:
+                encoded[task].append(ids[: options.context - options.tokens])
+                if options.modes:
+                    found.append(measure(llm, encoded[task][-1], modes, options))
+            found = [each for each in found if each[modes[0]][1] >= LEAST_TOKENS]
+            for mode in modes[1:] if found else ():
                 rows.append(summary(task, mode, modes[0], found))
                 if not options.json:
                     print(LINE.format(**rows[-1]), flush=True)
         if options.costs:
             costs = llm._need().engine.costs
             print({rows: round(seconds * 1e3, 2) for rows, seconds in sorted(costs._medians.items())})
+    for row in peer(options, encoded) if options.llamacpp else ():
+        rows.append(row)
+        if not options.json:
+            print(LINE.format(**row), flush=True)
     if options.json:
         print(json.dumps(rows))
 

@@ -59,7 +59,7 @@ class Speculative:
         own: list[Drafter] = (
             [ContextDrafter()] if self._grammar is None else [self._grammar, ContextDrafter()]
         )
-        self._drafters = [*own, *drafting.drafters(params, seed)]
+        self._drafters = sorted([*own, *drafting.drafters(params, seed)], key=lambda each: each.costly)
         self._guesses: dict[int, _Guess] = {}
         self._failures: dict[str, str] = {}  # not yet told
 
@@ -69,7 +69,7 @@ class Speculative:
         if not self._always and self._policy.hopeless:
             return []
         best: _Guess | None = None
-        for drafter in sorted(self._drafters, key=lambda each: each.costly):
+        for drafter in self._drafters.copy():
             guess = self._ask(drafter, history, NOTHING if best is None else best.plan)
             if guess is not None and (best is None or guess.plan.gain > best.plan.gain):
                 best = guess
@@ -126,9 +126,8 @@ class Speculative:
     def _checked(self, drafter: Drafter, history: History, draft: Draft, most: int) -> Draft:
         ids = [int(token) for token in draft.ids[:most]]
         size = self._vocabulary_size
-        wrong = [token for token in ids if token < 0 or (size is not None and token >= size)]
-        if wrong:
-            raise ValueError(f"it guessed token id {wrong[0]}, which is not in the vocabulary")
+        if ids and (min(ids) < 0 or (size is not None and max(ids) >= size)):
+            raise ValueError(f"it guessed token ids {ids}, which are not all in the vocabulary")
         if self._grammar is not None and drafter is not self._grammar:
             ids = self._grammar.allowed(history, ids)
         return Draft(ids, draft.confidence) if ids else NO_DRAFT

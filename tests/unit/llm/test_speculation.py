@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+from pathlib import Path
 
 import pytest
 from tiny_checkpoints import make
@@ -246,3 +248,32 @@ def test_keys_and_values_after_refused_guesses_are_those_of_the_plain_run(tmp_pa
 def test_jacobi_by_hand_is_refused(model):
     with pytest.raises(UsageError, match="jacobi"):
         model.begin("a", speculation="jacobi")
+
+
+@pytest.mark.slow
+def test_two_hundred_prompts_of_a_real_model():
+    """SmolLM2 on Spec-Bench's prompts: drafts from the text, and Jacobi blocks, give the bits of the plain run."""
+    from real_models import real_model
+
+    shared = Path(os.environ.get("PELLUCID_SHARED", Path(__file__).parents[4] / "shared"))
+    file = shared / "data/eval/spec_bench.jsonl"
+    if not file.is_file():
+        pytest.skip(f"no Spec-Bench prompts at {file} (set PELLUCID_SHARED)")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["turns"][0] for line in lines[:: len(lines) // 200]][:200]
+    assert len(texts) == 200
+    with LLM(real_model("smollm2")) as llm:
+        ids = [llm.render_chat([{"role": "user", "content": text}])[-256:] for text in texts]
+        params = [
+            SamplingParams(max_tokens=24, temperature=i % 2 * 0.8, seed=i, repetition_penalty=1 + i % 3 * 0.1)
+            for i in range(200)
+        ]
+        plain = llm.generate(ids, params)
+        accepted = 0
+        for mode in ({"speculation": "always", "max_drafts": 4}, {"speculation": "jacobi", "max_drafts": 3}):
+            results = llm.generate(ids, [each.replace(**mode) for each in params])
+            assert [shown(result) for result in results] == [shown(result) for result in plain]
+            accepted += sum(result.speculation.accepted for result in results if result.speculation)
+        for i in range(0, 200, 10):  # alone, where the policy finds it worth its while
+            assert shown(llm.generate(ids[i], params[i], speculation="auto")) == shown(plain[i])
+        assert accepted > 200

@@ -10,7 +10,7 @@ UNCOUNTED = 2  # the first passes of a shape are recorded (ops/replay.py) and ta
 LASTS = 512  # passes after which a measurement is out of date: machines and contexts change
 LEAST_SLOPE = 0.02  # of one more row: less than that is noise of the clock
 MOST_CURVES = 64
-REREAD = 8  # passes for which a curve is kept: a policy asks at every token
+REREAD = 24  # passes for which a curve is kept, at most: a policy asks at every token
 
 
 def assumed(rows: int) -> float:
@@ -69,7 +69,11 @@ class PassCosts:
     def curve(self, most: int) -> list[float]:
         """[k]: what k more rows make of the cost of the pass as it is, for k up to `most`; 1 and more."""
         kept = self._curves.get(self.rows)
-        if kept is None or self._num_passes - kept[0] >= REREAD or len(kept[1]) <= most:
+        if (
+            kept is None
+            or len(kept[1]) <= most
+            or self._num_passes - kept[0] >= min(REREAD, 2 + kept[0] // 4)
+        ):
             self._curves[self.rows] = kept = self._num_passes, self._curve(most)
             if len(self._curves) > MOST_CURVES:
                 self._curves.popitem(last=False)
