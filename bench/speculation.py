@@ -74,7 +74,7 @@ def measure(llm, ids, modes, options):
 
 def peer(options, encoded):
     """Rows of llama.cpp's modes, each beside its own "none"."""
-    port, found = 18233, {}
+    port, found, without = 18233, {}, options.llamacpp.split(",")[0]
     for mode in options.llamacpp.split(","):
         command = f"-t {options.threads} -tb {options.threads} -c {options.context} -np 1 --port {port}"
         process = subprocess.Popen(
@@ -101,10 +101,8 @@ def peer(options, encoded):
         finally:
             process.terminate()
             process.wait()
-    for task, prompts in encoded.items():
-        per_prompt = [found[task, number] for number in range(len(prompts))]
-        for mode in options.llamacpp.split(",")[1:]:
-            yield summary(task, mode, options.llamacpp.split(",")[0], per_prompt)
+        for task, prompts in encoded.items() if mode != without else ():
+            yield summary(task, mode, without, [found[task, number] for number in range(len(prompts))])
 
 
 def ask(port, ids, tokens):

@@ -111,6 +111,20 @@ def test_costs_between_measurements_and_out_of_date():
     assert not costs.is_fresh(9) and costs.is_fresh(1)
 
 
+def test_nothing_is_extrapolated_far():
+    """Long drafts come after shorter ones have been measured, however right the guesses are."""
+    costs = PassCosts()
+    policy = Policy(costs, 64)
+    lengths = [policy.plan("grammar", 0, 64).length]
+    for rows in (1, 4, 10, 20):
+        for _ in range(UNCOUNTED + 1):
+            costs.note(rows, 1 + 0.01 * rows)
+        lengths.append(
+            taught(policy, "grammar", 0, 1.0, random.Random(1), rounds=9).plan("grammar", 0, 64).length
+        )
+    assert lengths[0] <= 3 and lengths[1:] == [3, 9, 21, 41]
+
+
 def test_hopeless_asks_for_a_new_measurement_of_the_plain_pass():
     costs = costs_of(FLAT)
     policy = Policy(costs, 15)

@@ -7,9 +7,10 @@ from statistics import median
 
 KEPT = 9  # newest measurements of a number of rows; their median counts
 UNCOUNTED = 2  # the first passes of a shape are recorded (ops/replay.py) and take longer
-LASTS = 512  # passes after which a measurement is out of date: machines and contexts change
+LASTS = 160  # passes after which a measurement is out of date: machines, their load and contexts change
 LEAST_SLOPE = 0.02  # of one more row: less than that is noise of the clock
 MOST_CURVES = 64
+FIRST_REACH = 3  # rows that are added to a pass before any such pass was measured
 REREAD = 24  # passes for which a curve is kept, at most: a policy asks at every token
 
 
@@ -50,6 +51,12 @@ class PassCosts:
     def is_fresh(self, rows: int) -> bool:
         """Whether passes of so many rows have been measured lately."""
         return rows in self._noted_at and self._num_passes - self._noted_at[rows] <= LASTS
+
+    @property
+    def reach(self) -> int:
+        """How many more rows than it has a pass may be given: not far beyond what has been measured."""
+        largest = max((rows for rows in self._medians if self.is_fresh(rows)), default=self.rows)
+        return FIRST_REACH + 2 * max(0, largest - self.rows)
 
     def seconds(self, rows: int) -> float:
         """Of a pass with so many rows; in passes of one row where nothing is measured yet."""

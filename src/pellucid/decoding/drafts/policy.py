@@ -17,7 +17,7 @@ from pellucid.decoding.drafts.costs import PassCosts
 LENGTHS = (1, 2, 3, 5, 7, 9, 11, 15, 23, 31, 47, 64)
 MEMORY = 0.95  # of a rate, for each new observation
 WEIGHT = 2.0  # observations that the assumed rate counts as
-LEAST_GAIN = 1.03  # a gain in tokens a second below it is not worth the risk of a wrong estimate
+LEAST_GAIN = 1.08  # a gain in tokens a second below it is not worth the risk of a wrong estimate
 # Assumed chance of a guess by its confidence, before this request has shown its own.
 ASSUMED = {
     "grammar": (0.95,),
@@ -77,7 +77,7 @@ class Policy:
 
     def plan(self, source: str, confidence: int, available: int, seconds_each: float = 0.0) -> Plan:
         """seconds_each: what a guess itself costs, beside the row that checks it."""
-        costs, most = self.costs, min(available, self.most)
+        costs, most = self.costs, min(available, self.most, self.costs.reach)
         if not most:
             return NOTHING
         curve, rows = costs.curve(self.most), costs.rows
