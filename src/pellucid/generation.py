@@ -61,7 +61,7 @@ class Generation:
         self._made_by: Pass | None = None  # the newest pass when the open step's logits were there
         self._cost = held.cost  # before the open step
         self.record: GenerationRecord | None = None
-        self.guessing: Guessing | None = None  # of the present parameters, made by `run`
+        self.guessing: Guessing | None = None  # what `run` guesses with, under the present parameters
         self.edition = 0  # grows with every change: a Step of an earlier one is past
         self.branch = Branch(self)
         held.sequence.stop_ids = plan.ending.stop_ids

@@ -19,6 +19,7 @@ class Guessing:
         self._strategy = speculation.strategy(salt, params, params.seed if params.seed is not None else 0)
         self._speculation = speculation
         self._asked_at = -1
+        self.failures: dict[str, str] = {}  # drafters that failed and are not asked again
 
     def prepare(self, held: Held) -> None:
         """Before an evaluation: guesses for it, if it will compute one row."""
@@ -30,6 +31,7 @@ class Guessing:
         self._asked_at = len(held)
         self._speculation.count_rows()
         drafts = self._strategy.propose(sequence)
+        self.failures |= self._strategy.take_failures()
         if drafts:
             held.draft(drafts)
 

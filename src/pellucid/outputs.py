@@ -105,6 +105,15 @@ class SpeculationCounts:
         """The part of the guesses that became tokens."""
         return self.accepted / self.drafted if self.drafted else 0.0
 
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, ready for JSON."""
+        return {
+            **asdict(self),
+            "failures": dict(self.failures),
+            "mean_accepted": self.mean_accepted,
+            "acceptance": self.acceptance,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -240,7 +249,7 @@ class GenerationResult:
             "counts": asdict(self.counts),
             "timings": asdict(self.timings),
             "settings": self.settings.to_dict(),
-            "speculation": None if self.speculation is None else asdict(self.speculation),
+            "speculation": None if self.speculation is None else self.speculation.to_dict(),
             "interventions": [each.plain() for each in self.interventions],
         }
 

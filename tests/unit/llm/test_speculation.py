@@ -245,6 +245,65 @@ def test_keys_and_values_after_refused_guesses_are_those_of_the_plain_run(tmp_pa
     assert guessed > 0 and rows > kept[1][1], "some guesses were right, and some were not"
 
 
+def test_a_drafter_that_fails_is_told_of_and_changes_nothing(model, monkeypatch):
+    from pellucid.decoding.drafts.context import ContextDrafter
+
+    prompt, params = "ab ab ab ab", {"max_tokens": 20, "ignore_eos": True, "temperature": 0.9, "seed": 2}
+    plain = model.generate(prompt, **params)
+
+    def broken(self, history, most):
+        raise MemoryError("no room for drafts")
+
+    monkeypatch.setattr(ContextDrafter, "draft", broken)
+    result = model.generate(prompt, **params, speculation="always", cache_salt="of its own")
+    assert shown(result) == shown(plain)
+    assert result.speculation.failures == (("context", "MemoryError: no room for drafts"),)
+    assert result.to_dict()["speculation"]["failures"] == {"context": "MemoryError: no room for drafts"}
+    assert "drafter 'context' failed: MemoryError: no room for drafts" in result.summary()
+    generation = model.begin(prompt, **params, speculation="always")
+    assert generation.run() == plain.text
+    assert generation.guessing.failures == {"context": "MemoryError: no room for drafts"}
+
+
+def test_asynchronous_requests_speculate_too(model):
+    import asyncio
+
+    from pellucid import AsyncLLM
+
+    async def all_of_them():
+        async with AsyncLLM(model) as engine:
+            wanted = [engine.generate(p, max_tokens=20, seed=1, temperature=0.5, **MODES[i % 3])
+                      for i, p in enumerate(prompts(9))]  # fmt: skip
+            return await asyncio.gather(*wanted)
+
+    results = asyncio.run(all_of_them())
+    plain = [model.generate(p, max_tokens=20, seed=1, temperature=0.5) for p in prompts(9)]
+    assert [shown(result) for result in results] == [shown(result) for result in plain]
+
+
+def test_the_command_line(tmp_path):
+    from click.testing import CliRunner
+
+    from pellucid.cli.main import main
+
+    path = str(make(tmp_path, "llama", "gguf", "F32"))
+    common = ["generate", "ab ab ab ab", "-m", path, "--max-tokens", "20", "--ignore-eos", "--json"]
+    runs = {
+        mode: json.loads(CliRunner().invoke(main, [*common, *more]).stdout)
+        for mode, more in {
+            "off": [],
+            "auto": ["--speculate", "auto"],
+            "always": ["--speculation", "always", "--max-drafts", "3", "--draft-corpus", "100"],
+            "model": ["--speculate", "always", "--draft-model", path],
+        }.items()
+    }
+    assert len({str(run["outputs"][0]["token_ids"]) for run in runs.values()}) == 1
+    assert runs["off"]["speculation"] is None and runs["always"]["speculation"]["drafted"] > 0
+    assert runs["always"]["settings"]["speculation"]["value"] == "always"
+    sources = {each["source"] for each in runs["model"]["outputs"][0]["draft_passes"]}
+    assert sources <= {"context", "model"} and sources
+
+
 def test_jacobi_by_hand_is_refused(model):
     with pytest.raises(UsageError, match="jacobi"):
         model.begin("a", speculation="jacobi")
