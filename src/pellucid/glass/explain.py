@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
@@ -59,15 +60,28 @@ class RowSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerSeen:
+    """What a layer's output would predict, were it the last (the logit lens): its most probable token, and the
+    probability and rank of the token that was chosen. name: "embed" before the first layer, then their numbers."""
+
+    name: str
+    top_id: int
+    top: str
+    probability: float
+    rank: int
+
+
+@dataclass(frozen=True, slots=True)
 class PassSeen:
     """One turn of the loop. The input has `length` tokens, of which the keys and values of `reused` positions were
-    there, and `computed` rows went through the layers. rows: the last of them, those that are told. names: texts of
-    the tokens that `choice` speaks of."""
+    there, and `computed` rows went through the layers. rows: the last of them, those that are told. layers: of the last
+    row; the last of them is the model itself. names: texts of the tokens that `choice` speaks of."""
 
     length: int
     reused: int
     computed: int
     rows: tuple[RowSeen, ...]
+    layers: tuple[LayerSeen, ...]
     choice: ChoiceRecord
     names: Mapping[int, str]
     appended: TokenSeen
@@ -130,7 +144,8 @@ def explain(
     """Generates up to max_tokens tokens and tells how.
 
     prompt, params, overrides: as of `LLM.begin`. top: predictions told of a row. rows: rows of the prompt told, the
-    last ones. Costs the generation, those rows, and one more pass over everything (the check).
+    last ones. Costs the generation, those rows, the lens at each choice, and one more pass over everything (the
+    check).
     Errors: those of `LLM.begin`; UsageError (a number out of range).
     """
     for name, value in (("max_tokens", max_tokens), ("top", top), ("rows", rows)):
@@ -195,12 +210,28 @@ def _pass(llm: LLM, generation: Generation, top: int, most_rows: int) -> PassSee
         reused=length - computed,
         computed=computed,
         rows=tuple(rows),
+        layers=_layers(llm, ids, choice.token_id),
         choice=choice,
         names={each: llm.tokenizer.token_text(each) for each in spoken if each is not None},
         appended=_token(llm, length, choice.token_id),
         text=(generation.prompt or "") + generation.text,
         finish_reason=generation.finish_reason,
         digest=digest,
+    )
+
+
+def _layers(llm: LLM, ids: list[int], token_id: int) -> tuple[LayerSeen, ...]:
+    """After these tokens; token_id: the one that was chosen."""
+    lens = llm.lens(ids, positions=[len(ids) - 1], k=1, tokens=[token_id])
+    return tuple(
+        LayerSeen(
+            name,
+            int(lens.top_ids[0, at, 0]),
+            llm.tokenizer.token_text(int(lens.top_ids[0, at, 0])),
+            exp(min(0.0, float(lens.logprobs[0, at]))),
+            int(lens.ranks[0, at]),
+        )
+        for at, name in enumerate(lens.layers)
     )
 
 

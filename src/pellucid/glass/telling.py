@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from math import ceil, exp, isinf
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ INDENT = 2
 MOST_PIECE = 16  # cells of a token in a table
 MOST_TOKENS = 40  # of the prompt that are listed
 NARROW = 64  # cells: below that, lines that go on begin further left
+MOST_TURNS = 6  # layers at which the most probable token changes that are told, the last ones
 MOST_INPUTS = 12  # of each kind that a turn's input is shown with
 
 
@@ -60,6 +62,7 @@ def _pass(told: Explanation, number: int, each: PassSeen, width: int) -> Iterato
         yield from wrapped(f"({counted(hidden, 'row')} before these are not told; --rows N)", width, 4)
     for row in each.rows:
         yield from _row(row, width)
+    yield from _layers(told, each, width)
     yield from wrapped(f"The choice of position {each.choice.position}: {_choice(told, each)}", width, INDENT)
     for stage in each.choice.stages:
         effect = f"{stage.left:,} tokens left"
@@ -127,6 +130,23 @@ def _row(row: RowSeen, width: int) -> Iterator[str]:
         pieces.append(f"| comes {quoted(row.follows.text, most)} {percent(row.follows.probability)}")
         pieces.append(f"(rank {row.follows.rank + 1:,})")
     yield from flowed(head, pieces, width, "  ", 6 if narrow else cells(head))
+
+
+def _layers(told: Explanation, each: PassSeen, width: int) -> Iterator[str]:
+    """Where the chosen token came up on its way through the layers; and the most probable ones where they changed."""
+    layers = each.layers
+    since = len(layers)
+    while since > 0 and layers[since - 1].rank == 0:
+        since -= 1
+    chosen = _name(each.names[each.choice.token_id])
+    if since == len(layers):
+        said = f"{chosen} is not the first of them at the end (rank {layers[-1].rank + 1:,})"
+    else:
+        said = f"{chosen} is first from layer {layers[since].name} on"
+    yield from wrapped(f"On the way up, were each layer the last: {said}.", width, INDENT)
+    turns = [b for a, b in pairwise(layers) if a.top_id != b.top_id][-MOST_TURNS:]
+    pieces = [f"{layer.name} {quoted(layer.top, 10 if width < NARROW else MOST_PIECE)}" for layer in turns]
+    yield from flowed("    first by layer: ", pieces, width, "  ", 6)
 
 
 def _name(text: str) -> str:

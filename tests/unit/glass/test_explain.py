@@ -72,6 +72,16 @@ def test_what_is_reused_and_computed(glass_llm):
     )
 
 
+@pytest.mark.parametrize("settings", SETTINGS, ids=["greedy", "stages", "hot"])
+def test_the_last_layer_is_the_model(glass_llm, settings):
+    told = explain(glass_llm, PROMPT, max_tokens=3, ignore_eos=True, **settings)
+    for each in told.passes:
+        last = each.layers[-1]
+        assert [layer.name for layer in each.layers] == ["embed", *map(str, range(told.num_layers))]
+        assert last.rank == each.choice.raw_rank and last.top_id == each.rows[-1].top[0].token_id
+        assert last.probability == pytest.approx(np.exp(each.choice.raw_logprob), rel=1e-5)
+
+
 def test_only_the_last_rows_are_told(glass_llm):
     told = explain(glass_llm, PROMPT, max_tokens=1, rows=2)
     n = len(told.prompt)
@@ -91,7 +101,14 @@ def test_lines_fit(glass_llm, settings, width):
 def test_the_story_is_in_order(glass_llm):
     told = explain(glass_llm, PROMPT, max_tokens=2, ignore_eos=True, temperature=1.0, top_k=9, seed=2)
     text = str(told)
-    marks = ["The text becomes tokens", "Turn 1", "Input:", "The choice of position", "top_k: 9 tokens left"]
+    marks = [
+        "The text becomes tokens",
+        "Turn 1",
+        "Input:",
+        "On the way up",
+        "The choice of position",
+        "top_k: 9 tokens left",
+    ]
     marks += ["noise", "is appended", "Turn 2", "What it came to", "bit for bit"]
     places = [text.index(mark) for mark in marks]
     assert places == sorted(places)
