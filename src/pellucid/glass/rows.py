@@ -113,6 +113,9 @@ def walk(
     of the rows of a pass, which are those of the calls that follow. Errors: RunFileError, those of `LLM.logits`, and
     what `take` raises."""
     stop = len(branch.tokens) if stop is None else stop
+    largest, size = max(branch.prompt_ids + branch.output_ids, default=0), llm._need().model.vocabulary_size
+    if largest >= size:
+        raise RunFileError(f"branch {branch.index}: token {largest} is not in the vocabulary (0 to {size - 1})")
     for segment in segments(branch):
         first, last = max(start, segment.first), min(stop, segment.last)
         if first < last:
