@@ -115,7 +115,9 @@ def walk(
     stop = len(branch.tokens) if stop is None else stop
     largest, size = max(branch.prompt_ids + branch.output_ids, default=0), llm._need().model.vocabulary_size
     if largest >= size:
-        raise RunFileError(f"branch {branch.index}: token {largest} is not in the vocabulary (0 to {size - 1})")
+        raise RunFileError(
+            f"branch {branch.index}: token {largest} is not in the vocabulary (0 to {size - 1})"
+        )
     for segment in segments(branch):
         first, last = max(start, segment.first), min(stop, segment.last)
         if first < last:
