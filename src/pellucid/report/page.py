@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 from pellucid.report.curves import curves
 from pellucid.report.heatmap import heatmap
@@ -43,7 +43,7 @@ def render(report: Report) -> str:
 @cache
 def asset(name: str) -> str:
     """A file of the package's assets folder."""
-    return files("pellucid.report").joinpath("assets", name).read_text(encoding="utf-8")
+    return (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:
