@@ -22,8 +22,8 @@ from pellucid.tui.debugger import Debugger
 
 KEYS = (
     ("step", "s", 15),
-    ("cursor left", "left", 15),
-    ("cursor right", "right", 15),
+    ("cursor left", "left", 40),
+    ("cursor right", "right", 40),
     ("temperature", "plus", 8),
     ("other row", "down", 10),
     ("take back", "b", 8),

@@ -19,7 +19,7 @@ from pellucid.errors import PellucidError
 from pellucid.tui.branches_pane import branches_lines
 from pellucid.tui.debugger import Debugger
 from pellucid.tui.distribution_pane import distribution_lines, distribution_title
-from pellucid.tui.keys import DIGITS, KEYS, bottom_line
+from pellucid.tui.keys import DIGITS, KEYS, PRIORITY, bottom_line
 from pellucid.tui.layers_pane import layers_lines
 from pellucid.tui.looking import make_layers, make_view
 from pellucid.tui.panes import HelpScreen, Pane
@@ -62,8 +62,11 @@ class StepApp(App[None]):
     #help { width: auto; height: auto; max-height: 100%; overflow-y: auto; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        # Tab moves the focus, unless it is taken with priority.
-        *(Binding(key.names, key.action, show=False, priority="tab" in key.names) for key in KEYS),
+        *(
+            Binding(name, key.action, show=False, priority=name in PRIORITY)
+            for key in KEYS
+            for name in key.names.split(",")
+        ),
         *(Binding(digit, f"pick({digit})", show=False) for digit in DIGITS),
     ]
 
@@ -272,16 +275,14 @@ class StepApp(App[None]):
             self._refresh()
 
     def action_choose(self) -> None:
-        self._choose(self.selected)
+        """The token that is seen."""
+        if self.view is not None and self.view.look is not None:
+            token = self.view.look.rows[self.selected].token_id
+            self._do(lambda: self.debugger.choose(token))
 
     def action_pick(self, number: int) -> None:
-        self._choose(number - 1)
-
-    def _choose(self, row: int) -> None:
-        look = None if self.view is None else self.view.look
-        if look is not None and row < len(look.rows):
-            token = look.rows[row].token_id
-            self._do(lambda: self.debugger.choose(token))
+        """The token of that rank when the key's turn comes: keys may be typed faster than passes are computed."""
+        self._do(lambda: self.debugger.choose_rank(number - 1))
 
     def action_fork(self) -> None:
         self._do(self.debugger.fork)

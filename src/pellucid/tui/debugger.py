@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
 from pellucid.past_rows import past_rows
+from pellucid.sampling.distribution import Distribution
 from pellucid.tui.probabilities import MOST_COLOURED, Probabilities
 
 if TYPE_CHECKING:
@@ -141,6 +142,15 @@ class Debugger:
         self.generation.force(token_id)
         self._changed()
         return ""
+
+    def choose_rank(self, rank: int) -> str:
+        """`choose` of the token of this rank (0: the most probable) at the cursor."""
+        if self.cursor == 0:
+            raise UsageError("nothing comes before the first token, so nothing is predicted there")
+        top = Distribution(self.logits_at(self.cursor)).top(rank + 1)
+        if rank >= len(top):
+            raise UsageError(f"the vocabulary has {len(top)} tokens, none of rank {rank + 1}")
+        return self.choose(top[rank])
 
     def force(self, text: str) -> str:
         """A text at the cursor: at the end it is appended, before it a new branch goes on with it."""

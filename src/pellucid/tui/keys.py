@@ -33,7 +33,13 @@ KEYS = (
     Key("up,k", "\u2191 \u2193", "select(-1)", "", "another row of the distribution"),
     Key("down,j", "", "select(1)", "", ""),
     Key("enter", "\u23ce", "choose", "choose", "the selected token; before the end: on a new branch"),
-    Key("f", "f", "ask('force')", "force", "a text at the cursor; before the end: on a new branch"),
+    Key(
+        "f",
+        "f",
+        "ask('force')",
+        "force",
+        "a text at the cursor (\\n: a new line); before the end: on a new branch",
+    ),
     Key("n", "n", "fork", "new branch", "a branch with the tokens before the cursor"),
     Key(
         "tab,right_square_bracket",
@@ -52,8 +58,10 @@ KEYS = (
     Key("c", "c", "colour", "", "compute the colours of the head of a long prompt"),
     Key("escape", "Esc", "stop", "", "stop a run; leave a line"),
     Key("question_mark", "?", "help", "help", "this page"),
-    Key("q,ctrl+c,ctrl+q", "q", "leave", "quit", "leave; twice where branches are not saved"),
+    Key("q", "q", "leave", "quit", "leave; twice where branches are not saved"),
+    Key("ctrl+c,ctrl+q", "", "leave", "", ""),
 )
+PRIORITY = ("tab", "shift+tab", "ctrl+c", "ctrl+q")  # also where a question is open; Tab would move the focus
 DIGITS = "123456789"
 
 

@@ -213,6 +213,15 @@ def test_choosing_at_the_end_forces(make_debugger):
     assert view.cells[-1].kind == "forced" and view.cursor == len(view.cells)
 
 
+def test_choosing_by_rank(make_debugger):
+    debugger = make_debugger()
+    row = prepared(debugger).look.rows[4]
+    debugger.choose_rank(4)
+    assert debugger.generation.tokens == [row.token_id]
+    with pytest.raises(UsageError, match="none of rank 1000"):
+        debugger.choose_rank(999)
+
+
 def test_choosing_before_the_end_makes_a_branch(make_debugger):
     debugger = make_debugger()
     run(debugger, 5)
@@ -251,12 +260,12 @@ def test_forcing_a_text(make_debugger, step_llm):
     assert "zebra" in debugger.branches[0].text
 
 
-@pytest.mark.parametrize("command", ["fork", "back", "force", "choose"])
+@pytest.mark.parametrize("command", ["fork", "back", "force", "choose", "choose_rank"])
 def test_at_the_first_token(make_debugger, command):
     debugger = make_debugger()
     debugger.move(-100)
     assert debugger.cursor == 0
-    arguments = {"force": ["x"], "choose": [5]}.get(command, [])
+    arguments = {"force": ["x"], "choose": [5], "choose_rank": [1]}.get(command, [])
     with pytest.raises(UsageError):
         getattr(debugger, command)(*arguments)
     assert len(debugger.branches) == 1

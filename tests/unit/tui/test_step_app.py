@@ -108,6 +108,32 @@ def test_choose_by_row_and_by_number(make_debugger):
     drive(debugger, play)
 
 
+def test_keys_typed_ahead_act_in_order(make_debugger, step_llm):
+    """As if each had been waited for, also where a digit comes before the distribution that it is about is seen."""
+    debugger, slow = make_debugger(**HOT), make_debugger(**HOT)
+
+    async def play(app, press):
+        for action in (app.action_step, lambda: app.action_pick(3), app.action_step, app.action_take_back):
+            action()
+        app.action_pick(2)
+        await press("plus")
+
+    drive(debugger, play)
+    slow.step()
+    slow.choose_rank(2)
+    slow.choose_rank(1)
+    assert debugger.generation.tokens == slow.generation.tokens
+    assert debugger.generation.params.temperature == pytest.approx(1.3)
+
+
+def test_ctrl_c_leaves_also_amid_a_question(make_debugger):
+    async def play(app, press):
+        await press("f", *write("abc"))
+        await press("ctrl+c")
+
+    assert drive(make_debugger(), play)._exit
+
+
 def test_cursor_branch_and_switch(make_debugger):
     debugger = make_debugger()
 
