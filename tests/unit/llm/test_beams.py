@@ -130,6 +130,17 @@ def test_a_stochastic_beam_under_a_constraint(model):
         assert sum(each.weight for each in found.outputs) == pytest.approx(1, abs=1e-5)
 
 
+def test_exact_search_under_a_constraint(model):
+    result = model.search("x", max_tokens=6, n=50, choices=CHOICES, must_end=True)
+    assert result.certified and {each.text for each in result.outputs} == set(CHOICES)
+    assert result.certificate.verify(model)
+    best = max(result.outputs, key=lambda each: each.logprob)
+    wide = model.beam_search(
+        "x", max_tokens=6, num_beams=50, choices=CHOICES, early_stopping="never", length_penalty=0
+    )
+    assert wide.outputs[0].token_ids == best.token_ids == result.outputs[0].token_ids
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_company_does_not_change_a_beam(model, tiny_path, variant):
     """The same bits beside other work, with few places and few blocks."""
