@@ -64,7 +64,7 @@ def begin(
         watch=watch if recorder is None else recorder.watching(watch),
     )
     if watched is not None and watched.store is not None:
-        watched.store.keep_family = False  # its forks are generations of their own
+        watched.store.keep_forks = False  # its forks are generations of their own
     held.sequence.sample_index = sample_index
     generation = Generation(llm, held, plan, text)
     if recorder is not None:

@@ -45,7 +45,7 @@ class Looking:
         if self.capture is not None:
             self.capture.check_fits(llm, num_prompt, None if params is None else params.max_tokens)
             store = CaptureWatch(self.capture, llm.model, num_prompt)
-            store.keep_family = params is not None
+            store.keep_forks = params is not None
         key = changes.key if changes.changes else None
         if key is None:
             return Watched(store, store, None)

@@ -261,7 +261,7 @@ class RunningRequest:
         """What was captured of a sample; None: nothing was to be. CaptureError: a value was too large for the dtype."""
         if self.watched is None or self.watched.store is None:
             return None
-        family = self.watched.store.family
+        family = [self.watched.store, *self.watched.store.forks]
         store = (
             family[sample.index] if sample.index < len(family) else family[0]
         )  # ended before it was forked

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import mmap
+import weakref
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +15,7 @@ from pellucid.errors import PellucidError
 from pellucid.glass.captured import Captured
 from pellucid.glass.flow import PIECE, Capture
 from pellucid.glass.shards import SHARD_BYTES, ShardFolder
+from pellucid.glass.sites import Place
 from pellucid.models.base import Model
 from pellucid.ops.base import SITES
 from pellucid.types import Array, Float32, Int32, Watch
@@ -21,26 +26,47 @@ _DTYPES: dict[str, type[np.generic]] = {
     "bfloat16": np.uint16,
 }  # bfloat16 as its bits
 _ENDLESS = 1 << 62
-SLAB_BYTES = 16 << 20
+SLAB_BYTES: Final = 16 << 20
+MOST_FREE: Final = 8  # slabs that are kept for the next capture
 
 
 class CaptureError(PellucidError):
     """A capture met its budget, or a value that its dtype cannot hold."""
 
 
+_free: list[mmap.mmap] = []  # slabs that nobody reads any more
+
+
+def _give_back(memory: mmap.mmap) -> None:
+    if len(_free) < MOST_FREE:
+        _free.append(memory)
+
+
 class _Slab:
-    """Memory for pieces, cut from large arrays, since NumPy asks for huge pages from 4 MiB on: the first touch of every
-    4 KiB page costs as much as the copy into it. What is not written is not touched."""
+    """Memory for pieces, cut from large maps. What is not written is not touched. A few maps are kept once the last
+    array in them is gone: the first touch of a page costs as much as several copies into it."""
 
     def __init__(self) -> None:
-        self._rest = np.empty(0, np.uint8)
+        self._rest: Array = np.empty(0, np.uint8)
 
     def array(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
         num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if num_bytes > SLAB_BYTES:
+            return np.empty(shape, dtype)
         if num_bytes > len(self._rest):
-            self._rest = np.empty(max(SLAB_BYTES, num_bytes), np.uint8)
+            memory = (
+                _free.pop() if _free else mmap.mmap(-1, SLAB_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            )
+            self._rest = np.frombuffer(memory, np.uint8)
+            weakref.finalize(self._rest, _give_back, memory).atexit = False
         part, self._rest = self._rest[:num_bytes], self._rest[-(-num_bytes // 64) * 64 :]
         return part.view(dtype).reshape(shape)
+
+
+@lru_cache(maxsize=256)
+def _same(looks: frozenset[Place]) -> frozenset[Place]:
+    """The first of equal sets, so that comparing the sets of several captures compares addresses."""
+    return looks
 
 
 class CaptureWatch:
@@ -50,14 +76,16 @@ class CaptureWatch:
 
     def __init__(self, capture: Capture, model: Model, num_prompt: int) -> None:
         self.capture, self.model = capture, model
-        self.family = [self]  # this one and its forks, in their order; only where `keep_family` says so
-        self.keep_family = False
+        self.forks: list[CaptureWatch] = []  # of a request with several samples, in their order:
+        self.keep_forks = (
+            False  # only then; and no fork knows its parent, so that memory goes with the last reference
+        )
         self._layers = capture.layers_of(model)
         self._widths = capture.widths(model)
         self._index = {
             (site, layer): i for site, layers in self._layers.items() for i, layer in enumerate(layers)
         }
-        self.looks = frozenset(self._index)
+        self.looks = _same(frozenset(self._index))
         self._last = max(self.looks, key=lambda place: (place[1], SITES.index(place[0])))  # of a pass
         start, stop = capture.span(num_prompt)
         self._start, self._stop = start, _ENDLESS if stop is None else stop
@@ -66,6 +94,7 @@ class CaptureWatch:
         self._pieces: dict[str, list[Array]] = {site: [] for site in self._layers}
         self._slab = _Slab()
         self._have = np.zeros(0, np.bool_)  # by position - start
+        self._plain = capture.dtype == "float32" and capture.reduce is None
         self._piece_bytes = capture.position_bytes(model) * PIECE
         self._num_spilled = 0  # leading pieces that are in files
         self._shards = None if capture.to is None else ShardFolder(capture.to)
@@ -90,6 +119,15 @@ class CaptureWatch:
             self._take_memory(stop)
 
     def take(self, site: str, layers: tuple[int, ...], start: int, rows: Float32) -> None:
+        if (
+            self._plain and rows.shape[1] == 1 and len(layers) == len(self._layers[site])
+        ):  # decoding: the same, quickly
+            if self._start <= start < self._full_at:
+                at = start - self._start
+                self._pieces[site][at // PIECE][at % PIECE] = rows[:, 0]
+                if site == self._last[0]:
+                    self._have[at] = True
+            return
         first, stop = max(start, self._start), min(start + rows.shape[1], self._full_at)
         if first >= stop:
             return
@@ -130,7 +168,7 @@ class CaptureWatch:
         self._have[kept:] = False
 
     def fork(self) -> CaptureWatch:
-        if self._shards is not None and not self.keep_family:
+        if self._shards is not None and not self.keep_forks:
             raise CaptureError(
                 "a capture that writes files cannot be forked: leave out to=, and save it at the end"
             )
@@ -141,11 +179,10 @@ class CaptureWatch:
         child._full_at, child._end = self._full_at, self._end
         child._pieces = {site: [piece.copy() for piece in pieces] for site, pieces in self._pieces.items()}
         child._have = self._have.copy()
-        if self.keep_family:
-            child.family, child.keep_family = self.family, True
-            self.family.append(child)
+        if self.keep_forks:
+            self.forks.append(child)
             if self.capture.to is not None:
-                child._shards = ShardFolder(self.capture.to / f"sample-{len(self.family) - 1}")
+                child._shards = ShardFolder(self.capture.to / f"sample-{len(self.forks)}")
         return child
 
     # --- afterwards -----------------------------------------------------------------------------------
