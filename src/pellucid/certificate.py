@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pellucid.decoding.expansion import Path
     from pellucid.held_tree import Space
     from pellucid.llm import LLM
+    from pellucid.types import Float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,20 @@ class _Checker:
         lengths = range(shortest, self._c.most_tokens + 1)
         return min((self._limits.get(length, -np.inf) for length in lengths), default=np.inf)
 
+    def _row(self, ids: list[int]) -> Float32:
+        """The logits after these tokens, under the interventions of the search."""
+        changes = self._c.space.changes
+        if changes is None:
+            row: Float32 = self._llm.logits(ids)[-1]
+            return row
+        return self._llm._row_under(changes, ids)
+
     def _check(self, path: Path) -> str:
         c, space, depth = self._c, self._c.space, len(path)
         other = space.companion_ids
         logprobs = space.logprobs(
             path,
-            self._llm.logits([*space.prompt_ids, *path])[-1],
+            self._row([*space.prompt_ids, *path]),
             None if other is None else self._llm.logits([*other, *path])[-1],
         )
         totals = self._scores[path] + logprobs

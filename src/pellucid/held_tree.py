@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pellucid.decoding.expansion import Expansion, Path, expansion_of
-from pellucid.errors import PellucidError
+from pellucid.errors import PellucidError, UsageError
 from pellucid.sampling.log_probabilities import Float64, log_probabilities
 from pellucid.sampling.record import Past
 
@@ -46,7 +46,8 @@ class Space(NamedTuple):
 
     sampler: its stages are applied to every row; None: the model's own distribution. stop_ids: the tokens that end
     an output, none before min_tokens. constraint: the state before the first token. companion_ids: the negative prompt
-    of guidance, whose row (`other`) goes with every row of the prompt's; None: there is none."""
+    of guidance, whose row (`other`) goes with every row of the prompt's; None: there is none. changes: what
+    interventions do to the prompt's sequence and all that follow it; it has no state."""
 
     prompt_ids: tuple[int, ...]
     stop_ids: Int32
@@ -54,6 +55,7 @@ class Space(NamedTuple):
     sampler: Sampler | None
     constraint: Constraint | None
     companion_ids: tuple[int, ...] | None = None
+    changes: Watch | None = None
 
     def logprobs(self, path: Path, logits: Float32, other: Float32 | None = None) -> Float64:
         """float64 [vocabulary], of the token after this path."""
@@ -114,11 +116,14 @@ class HeldTree:
         self,
         llm: LLM,
         space: Space,
-        salt: str | None = None,
+        salt: Hashable = None,
         most_held: int = 4096,
         watch: Watch | None = None,
     ) -> None:
-        """watch: of the prompt's sequence; those of its children are its forks."""
+        """watch: of the prompt's sequence; those of its children are its forks. UsageError: the space has
+        interventions, too."""
+        if watch is not None and space.changes is not None:
+            raise UsageError("interventions: this search looks into the model itself; leave them out")
         self._driver = llm._open_driver()
         self._watch = watch
         self.space = space
@@ -224,6 +229,8 @@ class HeldTree:
             raise RuntimeError(
                 "a watched tree keeps its root: the rows of a path are in the forks of its watch"
             )
+        if which == 0 and watch is None:
+            watch = self.space.changes  # without a state: it may begin anywhere
         return self._driver.hold([*self._prompts[which], *path], salt=self._salt, watch=watch)
 
 

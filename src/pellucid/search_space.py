@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pellucid.errors import UsageError
 from pellucid.held_tree import Constraint, Space
+from pellucid.looking import looking_of
 from pellucid.prompts import check_salt, split_prompts
 from pellucid.sampling.sampler import Sampler
 
@@ -33,8 +34,9 @@ def space_of(
     constraint: Constraint | None,
     cache_salt: str | None,
     overrides: dict[str, Any],
-) -> tuple[Space, str | None]:
-    """The space, and the salt. Errors: those of `LLM.generate`; UsageError: what has no fixed distribution."""
+) -> tuple[Space, Hashable]:
+    """The space, and the salt. overrides may hold `interventions`. Errors: those of `LLM.generate`; UsageError: what
+    has no fixed distribution."""
     check_count("max_tokens", max_tokens, 1)
     check_count("min_tokens", min_tokens, 0)
     if min_tokens > max_tokens:
@@ -42,8 +44,10 @@ def space_of(
     prompts, several = split_prompts(prompt)
     if several:
         raise UsageError("a search takes one prompt; search for each by itself")
-    request = llm._prepare(prompts[0], params, False, False, {**overrides, "max_tokens": max_tokens})
-    chosen = request.params
+    given = {**overrides, "max_tokens": max_tokens}
+    (look,) = looking_of(None, given.pop("interventions", ()), 1)
+    request = llm._prepare(prompts[0], params, False, False, given, looking=look)
+    chosen, watched = request.params, request.watched
     for name, why in _REFUSED.items():
         if getattr(chosen, name, None):
             raise UsageError(f"{name}: {why}, so an output has no fixed probability; leave it out")
@@ -64,7 +68,9 @@ def space_of(
     sampler = full if full.stages else None
     ids = tuple(int(token) for token in request.prompt_ids)
     other = None if request.companion_ids is None else tuple(int(token) for token in request.companion_ids)
-    return Space(ids, stop_ids, min_tokens, sampler, constraint, other), check_salt(cache_salt)
+    salt, changes = check_salt(cache_salt), None if watched is None else watched.watch
+    space = Space(ids, stop_ids, min_tokens, sampler, constraint, other, changes)
+    return space, salt if watched is None else watched.salt(salt)
 
 
 def check_count(name: str, value: Any, least: int) -> int:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pellucid.glass.lens import Lens
     from pellucid.llm import LLM
     from pellucid.sampling.params import SamplingParams
-    from pellucid.types import Float32, Int32
+    from pellucid.types import Float32, Int32, Watch
 
 
 class Views:
@@ -214,6 +214,16 @@ class Views:
 
         self._run(ids, look, None, take, first=0)
         return rows
+
+    def _row_under(self, changes: Watch, ids: list[int]) -> Float32:
+        """The logits after the last token, with rows changed by a watch that is there already; nothing is shared."""
+        driver = cast("LLM", self)._open_driver()
+        held = driver.hold(ids, salt=object(), watch=changes)
+        try:
+            row: Float32 = driver.evaluate([held])[0][-1]
+            return row
+        finally:
+            held.close()
 
     def _captured_of(
         self, source: str | Sequence[int] | Captured, capture: Capture, interventions: Sequence[Intervention]

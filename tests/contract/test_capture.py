@@ -88,6 +88,20 @@ def tiny(request, folder):
         yield llm, folder, request.param
 
 
+def test_guesses_that_were_wrong_leave_nothing(tiny):
+    """With speculation the same tokens and, of every position, what is computed of the token that stayed."""
+    llm, _, _ = tiny
+    prompt = [5, 9, 100, 33, 17, 250, 8] * 5
+    params = {"max_tokens": 40, "ignore_eos": True, "temperature": 0.7, "seed": 2}
+    plain = llm.generate(prompt, **params, capture=ALL)
+    for speculation in ("auto", "jacobi"):
+        found = llm.generate(prompt, **params, speculation=speculation, max_drafts=5, capture=ALL)
+        assert found.token_ids == plain.token_ids
+        assert found.captured.positions.tolist() == list(range(74)) == plain.captured.positions.tolist()
+        for site in SITES:
+            assert np.array_equal(found.captured[site], plain.captured[site]), (speculation, site)
+
+
 def test_the_page_adds_up(tiny):
     """The residual stream is what the sites say: each block adds its two parts to it, bit for bit."""
     llm, _, _ = tiny

@@ -196,6 +196,35 @@ def test_forced_tokens(llm):
         llm.generate(PROMPT, **NEW, interventions=[ForceToken(2, 320)])
 
 
+def test_with_every_strategy(llm):
+    """Speculation, beams, best of n and exact search see the changed model, as scoring along their outputs says."""
+    changes, short = strong(llm), {"max_tokens": 3, "ignore_eos": True}
+    repeated = (PROMPT[:9] * 4)[:33]
+    plain = llm.generate(repeated, **NEW, interventions=changes)
+    for speculation in ("auto", "jacobi"):
+        found = llm.generate(repeated, **NEW, speculation=speculation, interventions=changes)
+        assert found.token_ids == plain.token_ids
+
+    def logprob(tokens):
+        generation = llm.begin(PROMPT, ignore_eos=True, interventions=changes)
+        total = 0.0
+        for token in tokens:
+            total += generation.peek().distribution.logprob(token)
+            generation.force(token)
+        return total
+
+    beams = llm.beam_search(PROMPT, max_tokens=3, num_beams=3, ignore_eos=True, interventions=changes)
+    exact = llm.search(PROMPT, max_tokens=2, ignore_eos=True, interventions=changes)
+    for output in (*beams.outputs, *exact.outputs):
+        assert output.logprob == pytest.approx(logprob(output.token_ids), abs=1e-6)
+    assert exact.certified and exact.certificate.verify(llm)
+    best = llm.best_of(PROMPT, n=3, **short, temperature=1.0, seed=4, interventions=changes)
+    samples = llm.generate(PROMPT, n=3, **short, temperature=1.0, seed=4, interventions=changes)
+    assert best.best.token_ids in [sample.token_ids for sample in samples.outputs]
+    with pytest.raises(UsageError, match="looks into the model itself"):
+        llm.contrastive_search(PROMPT, max_tokens=2, interventions=changes)
+
+
 def test_misuse_is_said_before_anything_runs(llm):
     layers, width = len(llm.model.layers), llm.model.width
     for wrong, message in (

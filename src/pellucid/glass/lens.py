@@ -84,6 +84,12 @@ def readout(model: Model, stream: Float32) -> Float32:
     return found
 
 
+def _entropy(logits: Float32, log_normalizer: float) -> float:
+    """In nats; float32, which is ten times as fast as Distribution.entropy and as good as what is kept of it."""
+    logprobs = logits - np.float32(log_normalizer)
+    return max(0.0, -float(np.dot(np.exp(logprobs), logprobs)))
+
+
 def make_lens(model: Model, stream: Float32, positions: Int32, tokens: Int32, k: int, guard: Guard) -> Lens:
     """stream: [rows, layers + 1, width]; tokens: [rows], -1: the most probable of the last layer. guard: held while
     the model's operations run."""
@@ -113,7 +119,7 @@ def make_lens(model: Model, stream: Float32, positions: Int32, tokens: Int32, k:
             top_ids[i] = ids
             top_logprobs[i] = [found.logprob(each) for each in ids]
             logprobs[i], ranks[i] = found.logprob(token), found.rank(token)
-            entropies[i] = found.entropy
+            entropies[i] = _entropy(logits[i - first], found.log_normalizer)
     names = ("embed", *map(str, range(columns - 1)))
     shape: Callable[[Array], Any] = lambda array: array.reshape(rows, columns, *array.shape[1:])  # noqa: E731
     return Lens(
