@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from codecs import getincrementaldecoder
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
@@ -46,7 +47,7 @@ class Debugger:
         self.cursor = len(generation)
         self.saved = True  # there is nothing that would be lost
         self._probabilities = {id(branch): Probabilities() for branch in self.branches}
-        self._texts: dict[int, str] = {}
+        self._bytes: dict[int, bytes] = {}  # of tokens that were seen
         self._rows: OrderedDict[bytes, Float32] = OrderedDict()
 
     @property
@@ -58,11 +59,17 @@ class Debugger:
         """Of the current branch."""
         return self._probabilities[id(self.generation)]
 
-    def text_of(self, token_id: int) -> str:
-        """As `Generation.token_text`; each is read once."""
-        if token_id not in self._texts:
-            self._texts[token_id] = self.llm.tokenizer.token_text(token_id)
-        return self._texts[token_id]
+    def texts_of(self, ids: list[int]) -> list[str]:
+        """What each token adds to the text that they spell: "" for one that begins a character which a later one
+        completes; U+FFFD for bytes that are none."""
+        decoder = getincrementaldecoder("utf-8")("replace")
+        texts = []
+        for token_id in ids:
+            if token_id not in self._bytes:
+                tokenizer = self.llm.tokenizer
+                self._bytes[token_id] = tokenizer.token_bytes(token_id) or tokenizer.piece(token_id).encode()
+            texts.append(decoder.decode(self._bytes[token_id]))
+        return texts
 
     @property
     def at_end(self) -> bool:

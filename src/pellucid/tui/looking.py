@@ -3,7 +3,6 @@ that the present settings make there, the branches; and, apart from these becaus
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import exp
 from typing import TYPE_CHECKING
 
@@ -31,7 +30,7 @@ def make_view(debugger: Debugger) -> View:
     cost = generation.cost
     return View(
         model=debugger.name,
-        cells=_cells(generation, probabilities.values, debugger.text_of),
+        cells=_cells(debugger),
         num_prompt=len(generation.prompt_tokens),
         cursor=debugger.cursor,
         look=look,
@@ -128,11 +127,11 @@ def _kinds(generation: Generation) -> list[str]:
     return kinds
 
 
-def _cells(
-    generation: Generation, probabilities: list[float | None], text_of: Callable[[int], str]
-) -> tuple[Cell, ...]:
-    kinds, ids = _kinds(generation), generation.token_array.tolist()
-    return tuple(Cell(text_of(i), p, kind) for i, p, kind in zip(ids, probabilities, kinds, strict=True))
+def _cells(debugger: Debugger) -> tuple[Cell, ...]:
+    generation = debugger.generation
+    texts = debugger.texts_of(generation.token_array.tolist())
+    columns = zip(texts, debugger.probabilities.values, _kinds(generation), strict=True)
+    return tuple(Cell(*column) for column in columns)
 
 
 def _branches(debugger: Debugger) -> tuple[BranchRow, ...]:
@@ -152,7 +151,7 @@ def _branches(debugger: Debugger) -> tuple[BranchRow, ...]:
                 number - 1 == debugger.current,
                 len(generation),
                 branch.forked_at,
-                "".join(map(generation.token_text, ids))[-TAIL:],
+                "".join(debugger.texts_of(ids))[-TAIL:],
                 generation.finish_reason,
             )
         )

@@ -11,8 +11,8 @@ PROMPT = "prompt"  # kind of a token that was part of the prompt; the other kind
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One token of the text. probability: under the model, given what stands before it; None: not computed (the
-    first token has none)."""
+    """One token of the text. text: what it adds, "" where it begins a character that a later token completes.
+    probability: under the model, given what stands before it; None: not computed (the first token has none)."""
 
     text: str
     probability: float | None

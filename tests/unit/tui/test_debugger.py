@@ -95,6 +95,18 @@ def test_the_distribution_at_every_position(make_debugger, step_llm, sampling):
         debugger.move(-1)
 
 
+def test_the_text_is_decoded_across_tokens(make_debugger, step_llm):
+    """The tiny vocabulary has these characters byte by byte."""
+    text = "a \u65e5\u672c \u20ac z"
+    view = prepared(make_debugger(text))
+    assert "".join(cell.text for cell in view.cells).endswith(text)
+    texts = [cell.text for cell in view.cells]
+    for character in "\u65e5\u672c\u20ac":
+        at = texts.index(character)
+        assert texts[at - 2 : at] == ["", ""]
+    assert view.branches[0].tail.endswith(text)
+
+
 def test_looking_changes_nothing(make_debugger):
     debugger = make_debugger(**HOT)
     run(debugger, 4)

@@ -89,7 +89,7 @@ def test_all_the_text_is_there_in_its_colours(views):
     for view in views:
         lines = text_lines(view, 60, 1000)
         shown = "".join(line.plain for line in lines)
-        want = "".join(visible(cell.text) for cell in view.cells)
+        want = "".join(visible(cell.text) or "\u00b7" for cell in view.cells)
         assert shown.rstrip(" ") == want.rstrip(" ") or shown == want + " "
         styles = [str(span.style) for line in lines for span in line.spans]
         assert sum("reverse" in style for style in styles) == 1
