@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from tiny_checkpoints import make
 
-from pellucid import LLM
+from pellucid import LLM, read_run
 from pellucid.glass.apply import InterventionWatch, at_positions
 from pellucid.glass.intervene import ForceToken, Patch, Scale, Steer, ZeroAblate
-from pellucid.report.gather import Wanted, of_generation, of_result
+from pellucid.report.gather import Wanted, of_generation, of_result, of_run
 from pellucid.report.page_data import Report
 from pellucid.sampling.distribution import Distribution
 
@@ -48,13 +48,14 @@ def check(llm: LLM, report: Report, ids: list[int], changes: list[Any], num_prom
 
 
 @pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: "+".join(each.kind for each in changes))
-def test_of_a_result(llm: LLM, changes: list[Any]) -> None:
+def test_of_a_result_and_of_its_run_file(llm: LLM, tmp_path: Path, changes: list[Any]) -> None:
     settings: dict[str, Any] = {"temperature": 1, "seed": 3, "max_tokens": 10, "ignore_eos": True}
-    result = llm.generate(PROMPT, interventions=changes, **settings)
+    result = llm.generate(PROMPT, interventions=changes, record=tmp_path / "run", **settings)
     assert result.interventions == tuple(changes)
     assert llm.generate(PROMPT, **settings).interventions == ()
     ids = result.prompt_token_ids + result.token_ids
     check(llm, of_result(result, llm, Wanted()), ids, changes, len(result.prompt_token_ids))
+    check(llm, of_run(read_run(tmp_path / "run"), llm, Wanted()), ids, changes, len(result.prompt_token_ids))
     assert result.to_dict()["interventions"] == [each.plain() for each in changes]
 
 
