@@ -30,6 +30,7 @@ from pellucid.report.told import (
     facts_of_branches,
     facts_of_run,
     settings_of,
+    shared,
     timings_of,
     title_of,
 )
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
     from pellucid.types import Float32
 
 _OF_EVERY_TOKEN = ("improbable", "forced", "altered", "from_draft")  # flags; the others are of a choice
+PRESENT = (
+    "Choices are explained with the parameters that each branch has now; a run file (record=) keeps those that it had "
+    "at each of them."
+)
 MOST_LOGITS = 256 << 20  # bytes of logits that are held at a time
 
 
@@ -92,7 +97,8 @@ def of_generation(generation: Generation, llm: LLM, wanted: Wanted) -> Report:
     """Of a generation and of all branches of its tree that somebody holds. Errors: those of `LLM.logits`."""
     branches, labels = branches_of(generation)
     names = [label or name for label, name in zip(labels, branch_names(branches), strict=True)]
-    return Gatherer(llm, branches, names, wanted).report("a generation", llm.settings)
+    report = Gatherer(llm, branches, names, wanted).report("a generation", llm.settings)
+    return replace(report, notes=(PRESENT, *report.notes))
 
 
 class Gatherer:
@@ -127,7 +133,7 @@ class Gatherer:
 
     def _branch(self, branch: RunBranch, name: str) -> BranchView:
         num_prompt = len(branch.prompt_ids)
-        start = 0 if branch.parent is None else branch.forked_at or 0
+        start = shared(self._branches, branch)
         prompt = [] if start >= num_prompt else self._prompt(branch, name)[start:]
         output = self._output(branch, name, max(0, start - num_prompt))
         if self._wanted.lens:

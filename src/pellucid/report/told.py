@@ -73,7 +73,7 @@ def facts_of_branches(branches: Sequence[RunBranch], llm: LLM) -> list[tuple[str
     facts.append(
         ("prompt" if len(roots) == 1 else "prompts", _tokens(sum(len(each.prompt_ids) for each in roots)))
     )
-    facts.append(("after it", _tokens(sum(len(own_tokens(branch)) for branch in branches))))
+    facts.append(("after it", _tokens(sum(_num_own(branches, branch) for branch in branches))))
     greedy = all(params.greedy for params in (first.params_of(i) for i in range(len(first.plans))))
     facts.append(("choice", "greedy" if greedy else f"drawn, seed {first.seed}"))
     return facts
@@ -93,10 +93,20 @@ def facts_of_run(run: Run, llm: LLM) -> tuple[tuple[str, str], ...]:
     return tuple((name, value) for name, value in facts if value)
 
 
-def own_tokens(branch: RunBranch) -> Sequence[object]:
-    """Those after the prompt that are not its parent's."""
-    shared = 0 if branch.parent is None else max(0, (branch.forked_at or 0) - len(branch.prompt_ids))
-    return branch.tokens[shared:]
+def shared(branches: Sequence[RunBranch], branch: RunBranch) -> int:
+    """How many of its tokens are its parent's: no more than when it was forked, and fewer where either was rewound and
+    went on otherwise."""
+    if branch.parent is None:
+        return 0
+    parent = branches[branch.parent]
+    ours, theirs = (each.prompt_ids + each.output_ids for each in (branch, parent))
+    most = min(branch.forked_at or 0, len(ours), len(theirs))
+    return next((i for i in range(most) if ours[i] != theirs[i]), most)
+
+
+def _num_own(branches: Sequence[RunBranch], branch: RunBranch) -> int:
+    """Its tokens after the prompt that are not its parent's."""
+    return len(branch.tokens) - max(0, shared(branches, branch) - len(branch.prompt_ids))
 
 
 def settings_of(load: Settings, branches: Sequence[RunBranch]) -> tuple[Setting, ...]:

@@ -15,6 +15,7 @@ from pellucid import LLM, RunFileError, UsageError, read_run
 from pellucid.report import gather
 from pellucid.report.gather import Wanted, of_generation, of_result, of_run
 from pellucid.report.page import render
+from pellucid.report.page_data import Report, TokenView
 from pellucid.sampling.distribution import Distribution
 from pellucid.sampling.record import explain_choice
 
@@ -206,7 +207,7 @@ def test_a_generation_with_all_its_branches(llm: LLM) -> None:
             if token.position:
                 assert token.logprob == Distribution(logits[token.position - 1]).logprob(token.token_id)
             assert (token.choice is not None) == (token.kind == "drawn")
-    assert not report.notes
+    assert report.notes == (gather.PRESENT,)
     assert [token.kind for token in report.branches[0].tokens[-5:]] == [
         "forced",
         "given",
@@ -227,7 +228,7 @@ def test_choices_of_other_parameters_are_not_explained_and_that_is_said(llm: LLM
     greedy = [token.rank == 0 for token in drawn]
     assert 0 < sum(greedy) < 12 or not any(greedy)
     assert [token.choice is not None for token in drawn] == greedy
-    assert f"{12 - sum(greedy)} of its tokens are not what these parameters choose here" in report.notes[0]
+    assert f"{12 - sum(greedy)} of its tokens are not what these parameters choose here" in report.notes[1]
 
 
 def test_names_of_branches() -> None:
@@ -344,3 +345,36 @@ def test_a_lens_cell_is_what_the_lens_says(llm: LLM) -> None:
             llm.tokenizer.token_text(i) for i in lens.top_ids[row, :, 0].tolist()
         ]
         assert all(math.isfinite(cell.top_logprob) for cell in token.layers)
+
+
+def test_a_generation_that_was_recorded(llm: LLM, tmp_path: Path) -> None:
+    """Its file holds each choice's parameters, so that all of them are explained, also after they were changed."""
+    root = llm.begin(PROMPT, temperature=0.9, seed=4, ignore_eos=True, record=tmp_path / "run")
+    root.run(5)
+    root.force(70)
+    fork = root.fork(seed=8)
+    fork.run(4)
+    fork.rewind(2).configure(temperature=1.4, top_k=9)
+    fork.run(3)
+    root.rewind(3).force(80)  # before the fork
+    root.configure(temperature=0)
+    root.run(2)
+    live, read = of_generation(root, llm, Wanted()), of_run(read_run(tmp_path / "run"), llm, Wanted())
+    assert not read.notes and live.notes[0] == gather.PRESENT
+    for a, b, generation in zip(whole(live), whole(read), (root, fork), strict=True):
+        assert [token.token_id for token in b] == generation.token_array.tolist()
+        for x, y in zip(a, b, strict=True):
+            assert (x.token_id, x.kind, x.logprob, x.layers) == (y.token_id, y.kind, y.logprob, y.layers)
+            assert (y.choice is not None) == (y.kind == "drawn")
+            assert x.choice is None or x.choice.token_id == y.token_id
+    names = [setting.name for setting in read.settings]
+    assert names.count("temperature") > 1 and names.count("prefill_chunk") == 1
+
+
+def whole(report: Report) -> list[list[TokenView]]:
+    """All tokens of each branch, its parent's too."""
+    found: list[list[TokenView]] = []
+    for branch in report.branches:
+        before = [] if branch.parent is None else found[branch.parent][: branch.forked_at]
+        found.append([*before, *branch.tokens])
+    return found
