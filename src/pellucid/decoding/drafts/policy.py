@@ -18,6 +18,7 @@ LENGTHS = (1, 2, 3, 5, 7, 9, 11, 15, 23, 31, 47, 64)
 MEMORY = 0.95  # of a rate, for each new observation
 WEIGHT = 2.0  # observations that the assumed rate counts as
 LEAST_GAIN = 1.08  # a gain in tokens a second below it is not worth the risk of a wrong estimate
+LEAST_HOPE = 1.2  # the same if every guess were right: below it nobody is asked, which costs time, too
 # Assumed chance of a guess by its confidence, before this request has shown its own.
 ASSUMED = {
     "grammar": (0.95,),
@@ -73,7 +74,7 @@ class Policy:
         if not costs.is_fresh(costs.rows):
             return costs.any_measured
         curve, rows = costs.curve(self.most), costs.rows
-        return all((rows + k) / rows < LEAST_GAIN * curve[k] for k in LENGTHS if k <= self.most)
+        return all((rows + k) / rows < LEAST_HOPE * curve[k] for k in LENGTHS if k <= self.most)
 
     def plan(self, source: str, confidence: int, available: int, seconds_each: float = 0.0) -> Plan:
         """seconds_each: what a guess itself costs, beside the row that checks it."""
