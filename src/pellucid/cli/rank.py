@@ -47,9 +47,9 @@ def command(
     unconditional: str | None,
     **options: Any,
 ) -> None:
-    """Rank continuations of a text, the best first; of equals the first given.
+    """Rank continuations of a text, the best first.
 
-    One line for each: its number (from 0), its value, and the text.
+    One line for each: its number (from 0), its value, and the text. Of equals the first given comes first.
     """
     check_mode(text, continuations, source)
     base = unconditional if by != "pmi" or unconditional is not None else ""

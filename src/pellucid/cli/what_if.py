@@ -25,7 +25,7 @@ The choices are made again over the same logits; nothing is generated. What is n
 @_options.load_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(file: str, as_json: bool, **options: Any) -> None:
-    """Show where other settings would first have changed a recorded text."""
+    """Show where other settings would change a recorded run."""
     from pellucid.glass.runfile import read_run
 
     run, sampling = read_run(file), _options.sampling_values()
