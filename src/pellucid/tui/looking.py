@@ -7,6 +7,7 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from pellucid.errors import PellucidError
+from pellucid.glass.words import cut
 from pellucid.past_rows import choice_at, processed_at
 from pellucid.sampling.distribution import Distribution
 from pellucid.tui.view import PROMPT, BranchRow, Cell, LayerRow, Layers, Look, Row, View
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pellucid.types import Float32
 
 MOST_ROWS = 40  # tokens of a distribution that can be shown and chosen by hand
+MOST_VALUE = 30  # cells of a setting's value
 TAIL = 40  # characters of a branch's end
 
 
@@ -67,13 +69,11 @@ def settings_line(generation: Generation) -> str:
     from pellucid.sampling.params import SamplingParams
 
     params = generation.params
-    changed = [
-        f"{field.name}={getattr(params, field.name)}"
-        for field in SamplingParams.fields()
-        if getattr(params, field.name) != field.default
-        and field.name not in ("temperature", "seed")
-        and not isinstance(getattr(params, field.name), tuple | dict | list)
-    ]
+    changed = []
+    for field in SamplingParams.fields():
+        value = getattr(params, field.name)
+        if value != field.default and field.name not in ("temperature", "seed"):
+            changed.append(f"{field.name}={cut(str(value), MOST_VALUE)}")
     seed = "" if params.greedy else f" seed={params.seed}"
     return " ".join([f"temperature={params.temperature:g}{seed}", *changed])
 

@@ -328,6 +328,14 @@ def test_wrong_settings_change_nothing(make_debugger, text, message):
     debugger.step()
 
 
+def test_no_setting_is_hidden(make_debugger):
+    debugger = make_debugger(stop=["zzz"], allowed_ids=list(range(100)), regex=None, repetition_penalty=1.25)
+    shown = prepared(debugger).settings
+    assert "repetition_penalty=1.25" in shown and "stop=" in shown and "zzz" in shown
+    assert "allowed_ids=(0, 1, 2" in shown or "allowed_ids=[0, 1, 2" in shown
+    assert len(shown) < 200
+
+
 def test_settings_without_effect_are_said(make_debugger):
     assert "top_p has no effect" in make_debugger().configure("top_p=0.5")
     assert make_debugger().configure("top_p=0.5 temperature=1") == ""
