@@ -21,28 +21,30 @@ class Guessing:
         self._asked_at = -1
         self.failures: dict[str, str] = {}  # drafters that failed and are not asked again
 
-    def prepare(self, held: Held) -> None:
-        """Before an evaluation: guesses for it, if it will compute one row."""
+    def guesses(self, held: Held) -> list[int]:
+        """For its next evaluation, if that will compute one row. Not while a pass runs: what is guessed from may be
+        shared with it."""
         sequence = held.sequence
-        if held.logits is not None or sequence.num_behind != 1 or sequence.watch is not None:
-            return
         if 0 <= self._asked_at < len(held):
             self._strategy.learn(sequence.sample_index, held.token_ids[self._asked_at :].tolist())
         self._asked_at = len(held)
         self._speculation.count_rows()
         drafts = self._strategy.propose(sequence)
         self.failures |= self._strategy.take_failures()
-        if drafts:
-            held.draft(drafts)
+        return drafts
 
 
 def guess_for(generation: Generation) -> None:
-    """Guesses for its next pass, where its parameters ask for speculation."""
-    params = generation.params
-    if params.speculation == "off":
+    """Guesses for its next pass, where its parameters ask for speculation. None while activations are captured."""
+    params, held = generation.params, generation._held
+    sequence = held.sequence
+    known = held.logits is not None or sequence.num_behind != 1  # or a prompt is to be computed
+    if params.speculation == "off" or known or sequence.watch is not None:
         return
-    held = generation._held
+    driver = generation._llm._open_driver()
     if generation.guessing is None:
-        speculation = generation._llm._open_driver().speculation
-        generation.guessing = Guessing(speculation, params, held.sequence.salt)
-    generation.guessing.prepare(held)
+        generation.guessing = Guessing(driver.speculation, params, sequence.salt)
+    with driver.exclusive():
+        drafts = generation.guessing.guesses(held)
+    if drafts:
+        held.draft(drafts)
