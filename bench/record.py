@@ -2,10 +2,13 @@
 the same is computed in another way, which is what `glass/noise.py` calls a near-tie.
 
     python bench/record.py cost MODEL... [--sequences 1,8] [--tokens 96] [--rounds 9]
+    python bench/record.py inside MODEL...
     python bench/record.py noise MODEL TEXT
 
 cost: rounds of the same requests without and with a record, in turn, first one then the other way round; the median of
 each, and of the differences of each round's pair, so that what else changes on the machine falls on both.
+inside: where those differences drown in what else the machine does: the median time of each piece that a record adds to
+a pass, measured in the midst of a generation (with cold caches), beside the lowest tenth of the plain passes.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from pellucid import LLM, Recorder, read_run
+from pellucid.glass.digests import DigestWatch
+from pellucid.recorder import RequestRecord, StepBuffer
 
 PROMPT = "The best way to learn a new skill is"
 
@@ -68,6 +73,61 @@ def cost(path: str, number: int, tokens: int, rounds: int) -> None:
     print(f"  replay by rows: {replayed:.2f} s for {number * tokens} tokens, {quicker:.1f} times as quick")
 
 
+def inside(path: str) -> None:
+    """One sequence, 150 tokens, four times without and with a record."""
+    times: dict[str, list[float]] = {}
+
+    def timed(owner: Any, name: str) -> None:
+        plain = getattr(owner, name)
+
+        def measured(*args: Any, **more: Any) -> Any:
+            begun = perf_counter()
+            try:
+                return plain(*args, **more)
+            finally:
+                times.setdefault(name, []).append(perf_counter() - begun)
+
+        setattr(owner, name, measured)
+
+    with LLM(path) as llm, tempfile.TemporaryDirectory() as folder:
+        engine = llm._need().engine
+        for layers in (False, True):
+            forwards: dict[bool, list[float]] = {False: [], True: []}
+            for turn in range(8):
+                times.clear()
+                watched, forward, recorder = bool(turn % 2), engine._forward, None
+                timed(engine, "_forward")
+                if watched:
+                    recorder = Recorder(Path(folder) / "run", layers=layers)
+                    recorder.attach(llm)
+                llm.generate(PROMPT, max_tokens=150, ignore_eos=True, record=recorder)
+                forwards[watched] += times["_forward"][1:]
+                engine._forward = forward  # type: ignore[method-assign]
+                if recorder is not None:
+                    recorder.close()
+            low = {each: sorted(found)[len(found) // 10] for each, found in forwards.items()}
+            pieces = {}
+            for owner, name in ((RequestRecord, "token"), (DigestWatch, "take"), (StepBuffer, "flushed")):
+                kept = getattr(owner, name)
+                times.clear()
+                timed(owner, name)
+                with Recorder(Path(folder) / "run", layers=layers) as recorder:
+                    llm.generate(PROMPT, max_tokens=400, ignore_eos=True, record=recorder)
+                setattr(owner, name, kept)
+                found = times[name]
+                pieces[name] = (
+                    sum(found) / 400 if name == "flushed" else statistics.median(found) * len(found) / 400
+                )
+            # The writing of steps that waited falls on few calls of `token`, which its median leaves out.
+            total = sum(pieces.values())
+            told = ", ".join(f"{name} {1e6 * value:.1f}" for name, value in pieces.items())
+            print(
+                f"{Path(path).stem}, {'layers' if layers else 'record'}: {told} = {1e6 * total:.1f} us a token = "
+                f"{100 * total / low[False]:.2f}% of a pass of {1e3 * low[False]:.3f} ms "
+                f"(watched {1e3 * low[True]:.3f})"
+            )
+
+
 def noise(path: str, text: str) -> None:
     logits = []
     for kv_format in ("f32", "f16"):
@@ -101,6 +161,8 @@ def main() -> None:
     costs.add_argument("--sequences", default="1,8")
     costs.add_argument("--tokens", type=int, default=96)
     costs.add_argument("--rounds", type=int, default=9)
+    insides = actions.add_parser("inside")
+    insides.add_argument("models", nargs="+")
     noises = actions.add_parser("noise")
     noises.add_argument("model")
     noises.add_argument("text")
@@ -109,6 +171,9 @@ def main() -> None:
         noise(given.model, given.text)
         return
     for model in given.models:
+        if given.action == "inside":
+            inside(model)
+            continue
         for number in map(int, given.sequences.split(",")):
             cost(model, number, given.tokens, given.rounds)
 

@@ -16,9 +16,9 @@ from pellucid.engine.ending import Ending
 from pellucid.errors import UsageError
 from pellucid.fingerprint import fingerprint
 from pellucid.glass.apply import Together
-from pellucid.glass.digests import DigestWatch, Rows
-from pellucid.glass.run import Plan, RunDrop, RunToken
-from pellucid.glass.run_writer import RunWriter, plan_data
+from pellucid.glass.digests import DigestWatch, Taken, rows_of
+from pellucid.glass.run import Plan, RunDrop
+from pellucid.glass.run_writer import FROM_DRAFT, HAS_DIGEST, RunWriter, pack_step, plan_data
 from pellucid.paths import as_path
 from pellucid.settings import Settings
 
@@ -174,36 +174,41 @@ def plan_of(
 
 
 class PendingStep(NamedTuple):
-    """What is needed to write one step, whose digests are still to be computed."""
+    """What is needed to write one step: as little as can be is done with it before `packed`."""
 
+    record: RequestRecord
     branch: int
-    token_id: int
     event: TokenEvent
-    num_computed: int
-    num_reused: int
     text: float  # seconds
-    rows: Rows | None
+    final: Taken | None
+    outputs: Taken | None
 
-    def token(self) -> RunToken:
-        made_by = self.event.made_by
+    def packed(self) -> bytes:
+        """`RunWriter.steps` of the same, without the detour."""
+        event, made_by = self.event, self.event.made_by
         if made_by is None:
             raise RuntimeError("a token without a pass")
-        hidden, projection, layers = (None, None, None) if self.rows is None else self.rows.told()
-        return RunToken(
-            self.event.position,
-            self.token_id,
-            from_draft=self.event.from_draft,
-            digest=hidden,
-            sketch=projection,
+        rows = rows_of(self.final, self.outputs, event.position - 1)
+        hidden, projection, layers = (0, 0.0, None) if rows is None else rows.told()
+        flags = (FROM_DRAFT if event.from_draft else 0) | (HAS_DIGEST if rows is not None else 0)
+        computed, reused = self.record.since_last(event)
+        return pack_step(
+            self.branch,
+            event.token_id,
+            0,  # drawn
+            flags,
+            0,  # the only plan
+            made_by.number & 0xFFFFFFFF,
+            min(made_by.num_rows, 0xFFFF),
+            computed,
+            reused,
+            made_by.schedule,
+            made_by.forward,
+            made_by.choose,
+            self.text,
+            hidden,
+            projection,
             layers=layers,
-            pass_number=made_by.number,
-            num_rows=made_by.num_rows,
-            num_computed=self.num_computed,
-            num_reused=self.num_reused,
-            schedule=made_by.schedule,
-            forward=made_by.forward,
-            choose=made_by.choose,
-            text=self.text,
         )
 
 
@@ -229,7 +234,7 @@ class StepBuffer:
         """The writer, once nothing waits. RunFileError."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            self.writer.steps((step.branch, step.token()) for step in waiting)
+            self.writer.packed_steps([step.packed() for step in waiting])
         return self.writer
 
     def close(self) -> None:
@@ -280,26 +285,21 @@ class RequestRecord:
             for name, values in arrays.items():
                 self._recorder.writer.array(self._branches[0], name, values)
 
-    def token(self, event: TokenEvent, token_id: int, seconds: float, drop: Drop | None) -> None:
+    def token(self, event: TokenEvent, seconds: float, drop: Drop | None) -> None:
         """One token of a sample, and what a full context has lost by it."""
         sample = event.sample_index
+        watch = self._watches[sample]
         with self._recorder.lock:
             branch = self._branch(sample)
-            before = self._done.get(sample, (0, 0))
-            self._done[sample] = event.num_computed, event.num_reused
-            self._recorder.steps.add(
-                PendingStep(
-                    branch,
-                    token_id,
-                    event,
-                    event.num_computed - before[0],
-                    event.num_reused - before[1],
-                    seconds,
-                    self._watches[sample].rows_at(event.position - 1),
-                )
-            )
+            self._recorder.steps.add(PendingStep(self, branch, event, seconds, watch.final, watch.outputs))
             if drop is not None:
                 self._recorder.writer.drop(branch, RunDrop(drop.after, drop.start, drop.count))
+
+    def since_last(self, event: TokenEvent) -> tuple[int, int]:
+        """Rows computed and positions reused since the sample's last token. Asked once for each, in order."""
+        before = self._done.get(event.sample_index, (0, 0))
+        self._done[event.sample_index] = now = event.num_computed, event.num_reused
+        return now[0] - before[0], now[1] - before[1]
 
     def end(self, running: RunningRequest, sample_index: int, reason: str, match: str | int | None) -> None:
         told = {"finish_reason": reason, "stop_match": match, "timings": running.times()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from hashlib import blake2b, shake_128
 from typing import NamedTuple
@@ -11,14 +12,15 @@ from numpy.typing import NDArray
 
 from pellucid.types import Float32, Int32
 
+LITTLE = sys.byteorder == "little"
 NEWEST = 64  # rows of a pass that are kept: a pass gives tokens from its last rows, drafts among them
 
 
 def digest(row: Float32) -> int:
     """BLAKE2b with 8 bytes of output, over the row's float32 in little-endian order, read as a little-endian
     integer."""
-    data = np.ascontiguousarray(row, "<f4")
-    return int.from_bytes(blake2b(data.data, digest_size=8).digest(), "little")
+    data = row if LITTLE and row.flags.c_contiguous else np.ascontiguousarray(row, "<f4")
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")  # type: ignore[arg-type]  # a buffer
 
 
 def digest_ids(token_ids: Int32) -> str:
@@ -54,6 +56,19 @@ class Rows(NamedTuple):
         return digest(self.final), sketch(self.final), layers
 
 
+Taken = tuple[int, Float32]  # position of the first, [layers, positions, width]
+
+
+def rows_of(final: Taken | None, outputs: Taken | None, position: int) -> Rows | None:
+    """Of what a watch had taken; None: the position is not among it."""
+    if final is None or not final[0] <= position < final[0] + final[1].shape[1]:
+        return None
+    layers = None
+    if outputs is not None and outputs[0] <= position < outputs[0] + outputs[1].shape[1]:
+        layers = outputs[1][:, position - outputs[0]]
+    return Rows(final[1][0, position - final[0]], layers)
+
+
 class DigestWatch:
     """types.Watch that keeps the newest rows of the final hidden state, and of each layer's output where asked for,
     until their digests are wanted. family: this watch and its forks, in the order of the forks: the samples of one
@@ -73,27 +88,15 @@ class DigestWatch:
         self.looks = frozenset({("final", num_layers)})
         if layers:
             self.looks |= {("resid_post", layer) for layer in range(num_layers)}
-        self._taken: dict[
-            str, tuple[int, Float32]
-        ] = {}  # by site: first position, [layers, positions, width]
+        self.final: Taken | None = None
+        self.outputs: Taken | None = None
         self.family = family
         if family is not None:
             family.append(self)
 
     def rows_at(self, position: int) -> Rows | None:
         """Of the row at a position; None: it is none of the newest. They stay what they are."""
-        final = self._row("final", position)
-        if final is None:
-            return None
-        return Rows(final[0], self._row("resid_post", position) if self._layers else None)
-
-    def _row(self, site: str, position: int) -> Float32 | None:
-        """[layers, width]"""
-        start, rows = self._taken.get(site, (0, None))
-        if rows is None or not start <= position < start + rows.shape[1]:
-            return None
-        found: Float32 = rows[:, position - start]
-        return found
+        return rows_of(self.final, self.outputs, position)
 
     # --- types.Watch ------------------------------------------------------------------------------------
     def first_needed(self) -> int | None:
@@ -103,21 +106,21 @@ class DigestWatch:
         pass
 
     def take(self, site: str, layers: tuple[int, ...], start: int, rows: Float32) -> None:
-        if len(layers) == 1 and site == "resid_post":  # one layer at a time, where a pass is not replayed
-            self._assemble(layers[0], start, rows)
-            return
         count = rows.shape[1]
         if count > self._newest:
             rows, start = rows[:, -self._newest :], start + count - self._newest
-        self._taken[site] = (start, rows.copy())
+        if site == "final":
+            self.final = (start, rows.copy())
+        elif len(layers) == 1:  # one layer at a time, where a pass is not replayed
+            self._assemble(layers[0], start, rows[0])
+        else:
+            self.outputs = (start, rows.copy())
 
     def _assemble(self, layer: int, start: int, rows: Float32) -> None:
         """Layers come in ascending order."""
-        kept = rows[0, -self._newest :]
-        if layer == 0:
-            whole: Float32 = np.empty((self._num_layers, *kept.shape), np.float32)
-            self._taken["resid_post"] = (start + rows.shape[1] - len(kept), whole)
-        self._taken["resid_post"][1][layer] = kept
+        if layer == 0 or self.outputs is None:
+            self.outputs = (start, np.empty((self._num_layers, *rows.shape), np.float32))
+        self.outputs[1][layer] = rows
 
     def change(self, site: str, layer: int, start: int, x: Float32) -> Float32:
         return x
@@ -127,5 +130,5 @@ class DigestWatch:
 
     def fork(self) -> DigestWatch:
         other = DigestWatch(self._num_layers, layers=self._layers, newest=self._newest, family=self.family)
-        other._taken = {site: (start, rows.copy()) for site, (start, rows) in self._taken.items()}
+        other.final, other.outputs = self.final, self.outputs  # what was taken is not written again
         return other

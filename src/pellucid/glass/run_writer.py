@@ -61,6 +61,10 @@ class RunWriter:
             frames.append((STEP, _step(branch, token)))
         self._frames.write_all(frames)
 
+    def packed_steps(self, payloads: Iterable[bytes]) -> None:
+        """Steps as `pack_step` makes them."""
+        self._frames.write_all((STEP, payload) for payload in payloads)
+
     def tokens(self, branch: int, kind: str, ids: Iterable[int]) -> None:
         """Tokens that nobody chose."""
         self._frames.write(
@@ -99,17 +103,22 @@ class RunWriter:
         self._frames.write(kind, _pack(data))
 
 
+def pack_step(*head: Any, layers: tuple[int, ...] | None = None) -> bytes:
+    """head: the fields of STEP_HEAD but `layers`, in order."""
+    count = len(layers) if layers else 0
+    data = STEP_HEAD.pack(*head[:5], count, *head[5:])
+    return data + struct.pack(f"<{count}Q", *layers) if layers else data
+
+
 def _step(branch: int, token: RunToken) -> bytes:
-    layers = token.layers or ()
     flags = (FROM_DRAFT if token.from_draft else 0) | (HAS_DIGEST if token.digest is not None else 0)
     flags |= HAS_ALTERED if token.altered is not None else 0
-    head = STEP_HEAD.pack(
+    return pack_step(
         branch,
         token.token_id,
         KINDS.index(token.kind),
         flags,
         token.plan,
-        len(layers),
         token.pass_number & 0xFFFFFFFF,
         min(token.num_rows, 0xFFFF),
         token.num_computed or 0,
@@ -120,8 +129,8 @@ def _step(branch: int, token: RunToken) -> bytes:
         token.text,
         token.digest or 0,
         token.sketch or 0.0,
+        layers=token.layers,
     )
-    return head + struct.pack(f"<{len(layers)}Q", *layers) if layers else head
 
 
 def _altered(branch: int, altered: Mapping[int, float]) -> bytes:
