@@ -38,6 +38,9 @@ class BeamResult:
     seconds: float
     prompt_token_ids: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        return f"BeamResult({[(each.text, round(each.value, 4)) for each in self.outputs]}, {self.work})"
+
     @property
     def text(self) -> str:
         """Of the best output; "" where a constraint left none."""

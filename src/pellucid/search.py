@@ -65,6 +65,11 @@ class SearchResult:
     prompt_token_ids: tuple[int, ...]
     certificate: Certificate | None
 
+    def __repr__(self) -> str:
+        best = f"{self.outputs[0].text!r}, {self.outputs[0].value:.4f}" if self.outputs else "nothing found"
+        proof = "certified" if self.certified else f"{self.ended_by}, gap {self.gap:.4f} nats"
+        return f"SearchResult({best}; {proof}; {self.nodes} nodes, {self.seconds:.2f} s)"
+
     @property
     def text(self) -> str:
         """Of the best output; "" where nothing was found."""

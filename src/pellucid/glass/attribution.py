@@ -35,6 +35,14 @@ class Attribution:
     names: tuple[str, ...]
     contributions: Float64
 
+    def __repr__(self) -> str:
+        against = "" if self.against is None else f" less that of {self.against}"
+        return f"Attribution(logit {self.logit:.4f} of token {self.token_id}{against}, {len(self.names)} components)"
+
+    def __str__(self) -> str:
+        shown = [*self.top(10), ("all", self.logit)]
+        return "\n".join(f"{name:<20} {value:+9.4f}" for name, value in shown)
+
     def top(self, k: int = 10) -> list[tuple[str, float]]:
         """The k components of the largest magnitude, largest first."""
         order = np.argsort(-np.abs(self.contributions), kind="stable")[:k]

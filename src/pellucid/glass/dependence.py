@@ -27,6 +27,9 @@ class Dependence:
     method: str
     values: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        return f"Dependence({self.method}, of token {self.token_id} on {len(self.token_ids)} tokens)"
+
     def top(self, k: int = 5) -> list[tuple[int, float]]:
         """(position, value) of the k largest values, largest first."""
         order = np.argsort(-self.values, kind="stable")[:k]

@@ -44,6 +44,10 @@ class Lens:
     logprobs: Float32
     entropies: Float32
 
+    def __repr__(self) -> str:
+        rows, layers, k = self.top_ids.shape
+        return f"Lens({rows} positions x {layers} layers, ranks and the {k} best)"
+
     def settled(self) -> Int32:
         """By row: the first column from which on the looked-for token is the most probable to the end; len(layers)
         where it is not even in the last. int32 [rows]."""
