@@ -92,7 +92,7 @@ PELLUCID_WIDE double spread(const float* x, int64_t n, double mean, bool squares
 
 Entropy entropy(const float* x, int64_t n) {
   const Runs r = runs(x, n);
-  if (r.all.id < 0) return {-std::numeric_limits<double>::infinity(), 0.0};
+  if (r.all.id < 0) return {-std::numeric_limits<double>::infinity(), 0.0, 0.0};
   const double top = r.all.value;
   double sums[8] = {}, moments[8] = {};
   float padded[kRun];
@@ -107,7 +107,7 @@ Entropy entropy(const float* x, int64_t n) {
     add_entropies(run, top, sums, moments);
   }
   const double sum = sum_of(sums), log_sum = log_positive(sum);
-  return {top + log_sum, log_sum - sum_of(moments) / sum};
+  return {top + log_sum, log_sum - sum_of(moments) / sum, sum};
 }
 
 void probabilities(const float* x, int64_t n, double* out) {

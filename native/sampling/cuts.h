@@ -11,6 +11,7 @@ namespace pellucid::sampling {
 struct Entropy {
   double log_normalizer;
   double nats;
+  double sum;  // of exp(x - max)
 };
 Entropy entropy(const float* x, int64_t n);
 

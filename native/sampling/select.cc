@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "sampling/arithmetic.h"
+#include "sampling/mass.h"
 #include "sampling/sampling.h"
 
 namespace pellucid::sampling {
@@ -15,7 +16,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 constexpr double kLeastWeight = -31.2;  // exp of anything lower is under half of 2^-44: weight 0
 constexpr int kBucketsPerUnit = 128;
 constexpr int kBuckets = 32 * kBucketsPerUnit;
-constexpr double kNear = 10.0;
+constexpr double kNear[] = {4.5, 10.0};  // what is looked at first: so far below the top
 
 // A key whose ascending order is (logit descending, id ascending). Both zeros are one value.
 uint64_t order_key(float value, int64_t id) {
@@ -127,28 +128,16 @@ void keep_top_k(float* x, int64_t n, int64_t k, bool all_ties) {
   cut_after(x, n, x[last], all_ties ? n - 1 : last);
 }
 
-void keep_top_p(float* x, int64_t n, double p, int64_t min_keep) {
-  if (n > int64_t{1} << 19) throw std::length_error("keep_top_p: a vocabulary of over 2^19 could overflow its sums");
-  const Runs r = runs(x, n);
-  if (r.all.id < 0 || p >= 1.0) return;
-  std::vector<uint64_t> sums(kBuckets);
-  uint64_t total = 0;
-  // The cut is nearly always near the top: what is further away is only added up. If it was not, all is put in buckets.
-  double near = kNear;
-  for (bool found = false; !found; near = -kLeastWeight) {
-    std::fill(sums.begin(), sums.end(), 0);
-    total = 0;
-    for_each_run(x, n, r, near, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
-      for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j], total += weights[j];
-    });
-    uint64_t nearer = 0;  // of whole buckets all of whose tokens are in the runs above
-    for (int32_t b = 0; (b + 1.0) / kBucketsPerUnit <= near; ++b) nearer += sums[b];
-    total += weight_beyond(x, n, r, near);
-    found = near >= -kLeastWeight || static_cast<double>(nearer) >= p * static_cast<double>(total);
-  }
-  const double wanted = p * static_cast<double>(total);
+namespace {
 
-  // The cut falls in one bucket: only that one is put in order.
+struct Edge {
+  uint64_t key;     // of the last token that stays
+  uint64_t before;  // the weight of all that come before it
+};
+
+// Where the weights in order first reach `wanted`. sums: of each bucket, complete up to the one that it falls in. Only
+// that one is put in order.
+Edge edge_at(const float* x, int64_t n, const Runs& r, const std::vector<uint64_t>& sums, double wanted) {
   int32_t edge_bucket = 0;
   uint64_t before = 0;
   while (static_cast<double>(before + sums[edge_bucket]) < wanted) before += sums[edge_bucket++];
@@ -166,13 +155,54 @@ void keep_top_p(float* x, int64_t n, double p, int64_t min_keep) {
   const auto by_key = [](const Item& a, const Item& b) { return a.key < b.key; };
   if (!std::is_sorted(edge.begin(), edge.end(), by_key)) std::sort(edge.begin(), edge.end(), by_key);
   size_t last = 0;
-  for (before += edge[0].weight; static_cast<double>(before) < wanted;) before += edge[++last].weight;
-  int64_t id = key_id(edge[last].key);
+  while (static_cast<double>(before + edge[last].weight) < wanted) before += edge[last++].weight;
+  return {edge[last].key, before};
+}
+
+// The last token whose weight is needed for p of all.
+uint64_t top_p_edge(const float* x, int64_t n, const Runs& r, double p) {
+  std::vector<uint64_t> sums(kBuckets);
+  uint64_t nearby = 0;
+  const auto fill = [&](double distance) {
+    std::fill(sums.begin(), sums.end(), 0);
+    nearby = 0;
+    for_each_run(x, n, r, distance, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
+      for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j], nearby += weights[j];
+    });
+  };
+  // The cut is nearly always near the top. What is further away need not even be added up exactly, unless the cut falls
+  // on another token for its lower bound than for its upper one.
+  const std::vector<float> masses = run_masses(x, n, r);
+  const Mass all = mass_beyond(masses, r, -1.0);
+  const double enough = p * static_cast<double>(all.low);
+  for (const double near : kNear) {
+    const Mass beyond = mass_beyond(masses, r, near);
+    if (static_cast<double>(all.high - beyond.low) < enough) continue;  // it is not that near
+    fill(near);
+    uint64_t nearer = 0;  // of whole buckets all of whose tokens are in the runs above
+    for (int32_t b = 0; (b + 1.0) / kBucketsPerUnit <= near; ++b) nearer += sums[b];
+    const double most = p * static_cast<double>(nearby + beyond.high);
+    if (static_cast<double>(nearer) < most) continue;
+    const Edge edge = edge_at(x, n, r, sums, most);
+    if (static_cast<double>(edge.before) < p * static_cast<double>(nearby + beyond.low)) return edge.key;
+    return edge_at(x, n, r, sums, p * static_cast<double>(nearby + weight_beyond(x, n, r, near))).key;
+  }
+  fill(-kLeastWeight);
+  return edge_at(x, n, r, sums, p * static_cast<double>(nearby)).key;
+}
+
+}  // namespace
+
+void keep_top_p(float* x, int64_t n, double p, int64_t min_keep) {
+  if (n > int64_t{1} << 19) throw std::length_error("keep_top_p: a vocabulary of over 2^19 could overflow its sums");
+  const Runs r = runs(x, n);
+  if (r.all.id < 0 || p >= 1.0) return;
+  uint64_t key = top_p_edge(x, n, r, p);
   if (min_keep > 1) {  // the first min_keep are a head of the order too: the longer one stays
     const std::vector<uint64_t> keys = top_keys(x, n, std::min(min_keep, n));
-    const uint64_t last_kept = *std::max_element(keys.begin(), keys.end());
-    if (last_kept > edge[last].key) id = key_id(last_kept);
+    key = std::max(key, *std::max_element(keys.begin(), keys.end()));
   }
+  const int64_t id = key_id(key);
   cut_after(x, n, x[id], id);
 }
 

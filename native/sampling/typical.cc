@@ -7,6 +7,7 @@
 
 #include "sampling/arithmetic.h"
 #include "sampling/cuts.h"
+#include "sampling/mass.h"
 #include "sampling/sampling.h"
 
 namespace pellucid::sampling {
@@ -63,27 +64,14 @@ void for_each_run(const float* x, int64_t n, const Runs& r, const Entropy& h, do
   }
 }
 
-// The last place that stays: where the weights in order first reach p of their sum.
-Place edge_of(const float* x, int64_t n, const Runs& r, const Entropy& h, double p) {
-  std::vector<uint64_t> sums(kBuckets);
-  uint64_t total = 0;
-  // What is nearer to the entropy than kNear on the far side of it lies within `reach` of the top; nearly always the
-  // edge does, and the rest is only added up. If it does not, all is put in buckets.
-  const double head = h.log_normalizer - h.nats;  // the logit whose surprise is the entropy
-  double reach = std::min(-kLeastWeight, static_cast<double>(r.all.value) - head + kNear);
-  for (bool found = false; !found;) {
-    std::fill(sums.begin(), sums.end(), 0);
-    total = 0;
-    for_each_run(x, n, r, h, reach, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
-      for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j], total += weights[j];
-    });
-    uint64_t nearer = 0;  // of whole buckets, all of whose tokens are in the runs above
-    for (int32_t b = 0; b + 1 < static_cast<int32_t>(kNear * kBucketsPerUnit); ++b) nearer += sums[b];
-    total += weight_beyond(x, n, r, reach);
-    found = reach >= -kLeastWeight || static_cast<double>(nearer) >= p * static_cast<double>(total);
-    if (!found) reach = -kLeastWeight;
-  }
-  const double wanted = p * static_cast<double>(total);
+struct Edge {
+  Place place;      // the last that stays
+  uint64_t before;  // the weight of all that come before it
+};
+
+// Where the weights in order first reach `wanted`. sums: of each bucket, complete up to the one that it falls in.
+Edge edge_at(const float* x, int64_t n, const Runs& r, const Entropy& h, double reach,
+             const std::vector<uint64_t>& sums, double wanted) {
   int32_t bucket = 0;
   uint64_t before = 0;
   while (static_cast<double>(before + sums[bucket]) < wanted) before += sums[bucket++];
@@ -94,8 +82,40 @@ Place edge_of(const float* x, int64_t n, const Runs& r, const Entropy& h, double
   });
   std::sort(edge.begin(), edge.end());
   size_t last = 0;
-  for (before += edge[0].weight; static_cast<double>(before) < wanted;) before += edge[++last].weight;
-  return edge[last];
+  while (static_cast<double>(before + edge[last].weight) < wanted) before += edge[last++].weight;
+  return {edge[last], before};
+}
+
+// The last place that is needed for p of all.
+Place edge_of(const float* x, int64_t n, const Runs& r, const Entropy& h, double p) {
+  std::vector<uint64_t> sums(kBuckets);
+  uint64_t nearby = 0;
+  const auto fill = [&](double reach) {
+    std::fill(sums.begin(), sums.end(), 0);
+    nearby = 0;
+    for_each_run(x, n, r, h, reach, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
+      for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j], nearby += weights[j];
+    });
+  };
+  // What is nearer to the entropy than kNear on the far side of it lies within `reach` of the top; nearly always the
+  // edge does, and the weight of the rest follows from the normaliser closely enough.
+  const double head = h.log_normalizer - h.nats;  // the logit whose surprise is the entropy
+  const double reach = static_cast<double>(r.all.value) - head + kNear;
+  if (reach < -kLeastWeight) {
+    fill(reach);
+    const Mass all = mass_of(h.sum, n);
+    uint64_t nearer = 0;  // of whole buckets, all of whose tokens are in the runs above
+    for (int32_t b = 0; b + 1 < static_cast<int32_t>(kNear * kBucketsPerUnit); ++b) nearer += sums[b];
+    const double most = p * static_cast<double>(all.high);
+    if (static_cast<double>(nearer) >= most) {
+      const Edge edge = edge_at(x, n, r, h, reach, sums, most);
+      if (static_cast<double>(edge.before) < p * static_cast<double>(all.low)) return edge.place;
+      const double wanted = p * static_cast<double>(nearby + weight_beyond(x, n, r, reach));
+      return edge_at(x, n, r, h, reach, sums, wanted).place;
+    }
+  }
+  fill(-kLeastWeight);
+  return edge_at(x, n, r, h, -kLeastWeight, sums, p * static_cast<double>(nearby)).place;
 }
 
 PELLUCID_WIDE void keep_near(float* x, int64_t n, double normalizer, double nats, double distance, int64_t last_tie) {

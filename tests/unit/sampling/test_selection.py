@@ -147,6 +147,50 @@ def test_keep_top_p(size, p):
             assert q[ids].sum() - q[ids].min() < p + 1e-9
 
 
+def weights_of(x):
+    """int64 [vocabulary], the units that `nucleus` adds up."""
+    distance = x.astype(np.float64) - float(x.max())
+    return np.rint(np.where(distance > -31.2, exp(np.maximum(distance, -31.2)) * 2.0**44, 0)).astype(np.int64)
+
+
+def typical(x, p):
+    """By a full sort, with the same weights and distances."""
+    normalizer, nats = _native.entropy(x)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs((normalizer - x.astype(np.float64)) - nats)
+    weights = weights_of(x)
+    order = np.lexsort((np.arange(len(x)), distance))
+    order = order[weights[order] > 0]
+    reached = np.cumsum(weights[order]).astype(np.float64)
+    edge = order[int(np.argmax(reached >= p * float(weights.sum())))]
+    return np.flatnonzero(
+        (distance < distance[edge]) | ((distance == distance[edge]) & (np.arange(len(x)) <= edge))
+    )
+
+
+def hard(x, order, rng):
+    """Values of p at which one token more or less is a matter of the last bit, and others."""
+    reached = np.cumsum(weights_of(x)[order]).astype(np.float64)
+    shares = reached[rng.integers(0, len(order), 8)] / reached[-1]
+    near = [np.nextafter(share, target) for share in shares for target in (0.0, share, 2.0)]
+    return [float(p) for p in (*near, *rng.random(4), 0.9, 0.95, 0.99) if 0 < p < 1]
+
+
+@pytest.mark.parametrize("size", [65, 1000, 50_000])
+@pytest.mark.parametrize("spread", [0.3, 2.0, 4.0, 12.0])
+def test_cuts_by_mass_at_the_edge_of_a_token(size, spread):
+    """The mass far from the cut is only bounded; where the bounds leave the cut open, it is added up exactly."""
+    rng = np.random.default_rng(size)
+    for x in (rng.standard_normal(size) * spread, np.round(rng.standard_normal(size) * spread, 1) + 900):
+        x = x.astype(np.float32)
+        for p in hard(x, ordered(x), rng):
+            assert np.array_equal(kept(x, _native.keep_top_p, p), finite(x, nucleus(x, p)))
+        normalizer, nats = _native.entropy(x)
+        by_distance = np.lexsort((np.arange(size), np.abs((normalizer - x.astype(np.float64)) - nats)))
+        for p in hard(x, by_distance, rng):
+            assert np.array_equal(kept(x, _native.keep_typical, p), typical(x, p))
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("p", [1e-300, 0.02, 0.5, 1.0])
 def test_keep_min_p(size, p):
