@@ -89,6 +89,36 @@ def test_stop_strings_constraints_and_logprobs(model):
         assert token.constraint is not None and token.constraint.allowed_logprob <= 0
 
 
+@pytest.mark.parametrize("speculation", ["auto", "always", "jacobi"])
+def test_speculation_beside_guidance_changes_nothing(model, speculation):
+    arguments = {
+        "guidance_scale": 2.0,
+        "negative_prompt": NEGATIVE,
+        "ignore_eos": True,
+        "max_tokens": 16,
+        "n": 2,
+    }
+    arguments |= {"temperature": 0.7, "seed": 2}
+    plain = [sample.token_ids for sample in model.generate(PROMPT * 3, **arguments).outputs]
+    drafted = model.generate(PROMPT * 3, speculation=speculation, **arguments)
+    assert [sample.token_ids for sample in drafted.outputs] == plain
+
+
+def test_what_flows_under_guidance_is_captured_of_the_prompt_alone(model):
+    from pellucid import Capture
+
+    result = model.generate(
+        PROMPT,
+        guidance_scale=2.0,
+        negative_prompt=NEGATIVE,
+        max_tokens=5,
+        ignore_eos=True,
+        capture=Capture(("final",)),
+    )
+    again = model.trace([*PROMPT, *result.token_ids[:-1]], capture=Capture(("final",)))
+    assert np.array_equal(result.captured["final"], again["final"])
+
+
 def test_nothing_is_left_behind(model):
     stream = model.stream(
         PROMPT, guidance_scale=2.0, negative_prompt=NEGATIVE, ignore_eos=True, max_tokens=50
