@@ -24,7 +24,8 @@ import numpy as np
 
 from pellucid import LLM, Recorder, read_run
 from pellucid.glass.digests import DigestWatch
-from pellucid.recorder import RequestRecord, StepBuffer
+from pellucid.glass.run_writer import RunWriter
+from pellucid.recorder import PendingStep, RequestRecord
 
 PROMPT = "The best way to learn a new skill is"
 
@@ -107,7 +108,12 @@ def inside(path: str) -> None:
                     recorder.close()
             low = {each: sorted(found)[len(found) // 10] for each, found in forwards.items()}
             pieces = {}
-            for owner, name in ((RequestRecord, "token"), (DigestWatch, "take"), (StepBuffer, "flushed")):
+            for owner, name in (
+                (RequestRecord, "token"),
+                (DigestWatch, "take"),
+                (PendingStep, "packed"),
+                (RunWriter, "packed_steps"),
+            ):
                 kept = getattr(owner, name)
                 times.clear()
                 timed(owner, name)
@@ -119,6 +125,7 @@ def inside(path: str) -> None:
                     sum(found) / 400 if name == "flushed" else statistics.median(found) * len(found) / 400
                 )
             # The writing of steps that waited falls on few calls of `token`, which its median leaves out.
+            pieces["written"] = pieces.pop("packed_steps") + pieces.pop("packed")
             total = sum(pieces.values())
             told = ", ".join(f"{name} {1e6 * value:.1f}" for name, value in pieces.items())
             print(

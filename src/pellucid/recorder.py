@@ -9,7 +9,6 @@ import weakref
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from threading import RLock
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pellucid.engine.ending import Ending
@@ -212,29 +211,32 @@ class PendingStep(NamedTuple):
         )
 
 
+Waiting = tuple["RequestRecord", int, "TokenEvent", float, Taken | None, Taken | None]
+
+
 class StepBuffer:
     """Steps wait here a moment and are written many at a time: after a forward pass nothing of Python is in the
     processor's caches, and a step costs three times what it costs in a row of steps."""
 
     def __init__(self, writer: RunWriter) -> None:
         self.writer = writer
-        self._waiting: list[PendingStep] = []
+        self._waiting: list[Waiting] = []
         self._since = 0.0
 
-    def add(self, step: PendingStep) -> None:
-        """RunFileError: those that waited cannot be written."""
-        now = perf_counter()
-        if not self._waiting:
+    def add(self, step: Waiting, now: float) -> None:
+        """The fields of a PendingStep, at this time. RunFileError: those that waited cannot be written."""
+        waiting = self._waiting
+        if not waiting:
             self._since = now
-        self._waiting.append(step)
-        if len(self._waiting) >= MOST_WAITING or now - self._since > LONGEST_WAIT:
+        waiting.append(step)
+        if len(waiting) >= MOST_WAITING or now - self._since > LONGEST_WAIT:
             self.flushed()
 
     def flushed(self) -> RunWriter:
         """The writer, once nothing waits. RunFileError."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            self.writer.packed_steps([step.packed() for step in waiting])
+            self.writer.packed_steps([PendingStep(*step).packed() for step in waiting])
         return self.writer
 
     def close(self) -> None:
@@ -249,7 +251,7 @@ class RequestRecord:
     """What becomes of one request. Called by the driver and by `RunningRequest`, under the driver's lock."""
 
     def __init__(self, recorder: Recorder, llm: LLM, interventions: Any = ()) -> None:
-        self._recorder = recorder
+        self._recorder, self._steps, self._lock = recorder, recorder.steps, recorder.lock
         self._load = llm.settings
         self._context = llm.context_length
         self._watches: list[DigestWatch] = []  # by sample
@@ -285,13 +287,16 @@ class RequestRecord:
             for name, values in arrays.items():
                 self._recorder.writer.array(self._branches[0], name, values)
 
-    def token(self, event: TokenEvent, seconds: float, drop: Drop | None) -> None:
-        """One token of a sample, and what a full context has lost by it."""
+    def token(self, event: TokenEvent, seconds: float, drop: Drop | None, now: float) -> None:
+        """One token of a sample, and what a full context has lost by it; now: by `perf_counter`. Every line here
+        costs a pass ten times what it costs in a loop, since the model's weights have gone through the caches."""
         sample = event.sample_index
         watch = self._watches[sample]
-        with self._recorder.lock:
-            branch = self._branch(sample)
-            self._recorder.steps.add(PendingStep(self, branch, event, seconds, watch.final, watch.outputs))
+        with self._lock:
+            branch = self._branches.get(sample)
+            if branch is None:
+                branch = self._branch(sample)
+            self._steps.add((self, branch, event, seconds, watch.final, watch.outputs), now)
             if drop is not None:
                 self._recorder.writer.drop(branch, RunDrop(drop.after, drop.start, drop.count))
 

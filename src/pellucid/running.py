@@ -172,7 +172,7 @@ class RunningRequest:
             sample.drops.append(drop)
         if self.record is not None:
             if event.token_id is not None:
-                self.record.token(event, pushed, drop)
+                self.record.token(event, pushed, drop, self._last)
             if reason is not None:
                 self.record.end(self, sample.index, reason, sample.stop_match)
         self._emit(sample, text, event, logprobs, reason, drop)
