@@ -162,12 +162,13 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
   args.rows = rows;
   args.inputs = weights[0]->inputs;
   int64_t panels = 0, bytes = 0;
-  bool quantised = false;
+  bool quantised = false, split = false;
   for (int i = 0; i < num_weights; ++i) {
     const Matrix& w = *weights[i];
     args.weight[i] = w.as_weight(y[i]);
     panels += w.num_panels;
     bytes += w.num_bytes();
+    split |= w.lower != nullptr;
     quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
   }
   // The last turns are short, so that threads end together; see Worker::take_share for the first.
@@ -185,6 +186,10 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
       args.xq = scratch(0, size);
       stages[n++] = make_stage(kernels_.quantise, QuantiseArgs{x, args.xq, rows, args.inputs}, false);
     }
+  }
+  if (split && rows > kernels_.tile_rows) {  // a panel is joined once for several tiles
+    args.joined_stride = (quant::panel_bytes(Format::Q8_0, args.inputs) + 63) / 64 * 64;
+    args.joined = scratch(1, static_cast<size_t>(args.joined_stride * num_threads()));
   }
   stages[n++] = make_stage(kernels_.linear, args, false);
   submit(stages, n);

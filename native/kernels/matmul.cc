@@ -190,15 +190,16 @@ void tile_outputs(const PackedWeight& w, const uint8_t* panel, int64_t index, in
   for (int r = 0; r < R; ++r) write_outputs(acc[r], w, row + r, 16 * index);
 }
 
-// Panel number `index` of the matrix times all rows of x.
-template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* xq) {
-  const uint8_t* panel = w.data + index * w.panel_bytes;
+// Panel number `index` of the matrix, which lies at `panel`, times all rows of x. follows: the next panel comes after it.
+template <class F>
+void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* panel, bool follows,
+                     const uint8_t* xq) {
   const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows;
   const uint8_t* end = panel + w.panel_bytes;
   const int64_t lines = (w.panel_bytes / 64 + blocks * tiles - 1) / (blocks * tiles);
   for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
     const int64_t asked = tile * blocks * lines * 64;
-    const Ahead ahead{end + asked, asked < w.panel_bytes ? lines : 0};
+    const Ahead ahead{end + asked, follows && asked < w.panel_bytes ? lines : 0};
     const uint8_t* x = xq + row * blocks * kActivationBytes;
     switch (rows_of_tile(a.rows, tile)) {
 #define PELLUCID_CASE(n) \
@@ -226,8 +227,12 @@ template <int R> void split_tile(const PackedWeight& w, int64_t index, int64_t b
   for (int r = 0; r < R; ++r) write_outputs(acc[r], w, row + r, 16 * index);
 }
 
-void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* xq) {
+void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* xq, uint8_t* joined) {
   const int64_t blocks = a.inputs / 32;
+  if (joined) {
+    join_panel(w.data + index * w.panel_bytes, w.lower + index * blocks * quant::kNibbleBytes, blocks, joined);
+    return quantised_panel<Packed<Format::Q8_0>>(a, w, index, joined, false, xq);
+  }
   for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
     const uint8_t* x = xq + row * blocks * kActivationBytes;
     switch (rows_of_tile(a.rows, tile)) {
@@ -248,14 +253,14 @@ void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, cons
   }
 }
 
-void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
-  if (w.lower) return split_panel(a, w, panel, xq);
+void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, uint8_t* joined) {
+  if (w.lower) return split_panel(a, w, panel, xq, joined);
   switch (static_cast<Format>(w.format)) {
     case Format::F32: return float_panel<Format::F32>(a, w, panel);
     case Format::F16: return float_panel<Format::F16>(a, w, panel);
     case Format::BF16: return float_panel<Format::BF16>(a, w, panel);
 #define PELLUCID_FORMAT(name) \
-  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, xq);
+  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, w.data + panel * w.panel_bytes, true, xq);
       PELLUCID_FORMAT(Q4_0)
       PELLUCID_FORMAT(Q4_1)
       PELLUCID_FORMAT(Q5_0)
@@ -289,6 +294,7 @@ void linear(const void* arguments, Worker& worker) {
     quantise_tile(a.x, a.inputs, static_cast<int>(a.rows), own);
     xq = own;
   }
+  uint8_t* joined = a.joined ? a.joined + worker.index * a.joined_stride : nullptr;
   int64_t total = 0;
   for (int i = 0; i < a.num_weights; ++i) total += a.weight[i].num_panels;
   for (int64_t begin, end; worker.take_share(total, a.step, begin, end);) {
@@ -296,7 +302,7 @@ void linear(const void* arguments, Worker& worker) {
     for (int i = 0; i < a.num_weights; ++i) {
       const PackedWeight& w = a.weight[i];
       for (int64_t p = begin > first ? begin : first; p < end && p < first + w.num_panels; ++p)
-        one_panel(a, w, p - first, xq);
+        one_panel(a, w, p - first, xq, joined);
       first += w.num_panels;
     }
   }

@@ -1,5 +1,7 @@
 // Split panels (quant/packed.h): the whole product, and the screen, which reads only the upper halves of the values.
 #pragma once
+#include <cstring>
+
 #include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "quant/packed.h"
@@ -38,6 +40,24 @@ PELLUCID_INLINE void split_panel_times_tile(const uint8_t* upper, const uint8_t*
     add_split_block<R>(line + 64 + quant::kNibbleBytes, lower + quant::kNibbleBytes, lanes_f16(line, 1), x + kBlockOfTile, acc);
   }
   if (b < blocks) add_split_block<R>(line + 64, lower, lanes_f16(line, 0), x, acc);
+}
+
+// A split panel as one of whole 8-bit values (quant/packed.h), as this machine's dot wants them: signed, or + 128.
+inline void join_panel(const uint8_t* upper, const uint8_t* lower, int64_t blocks, uint8_t* __restrict out) {
+  constexpr uint8_t kFlip = kWideIsSigned ? 0x80 : 0;
+  const uint8_t* line = upper + quant::kSplitHeader;
+  for (int64_t b = 0; b < blocks; ++b, line += quant::kNibbleBytes, lower += quant::kNibbleBytes) {
+    if (b % 2 == 0) {
+      std::memcpy(out, line, 64);
+      line += 64;
+      out += 64;
+    }
+    for (int i = 0; i < quant::kNibbleBytes; ++i) {
+      out[i] = static_cast<uint8_t>(((line[i] & 15) << 4 | (lower[i] & 15)) ^ kFlip);
+      out[quant::kNibbleBytes + i] = static_cast<uint8_t>(((line[i] & 0xf0) | lower[i] >> 4) ^ kFlip);
+    }
+    out += 2 * quant::kNibbleBytes;
+  }
 }
 
 }  // namespace pellucid::PELLUCID_ISA

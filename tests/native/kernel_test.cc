@@ -150,16 +150,16 @@ void test_screen(Runner& twin, Runner& runner, const std::string& name) {
         std::memcpy(bytes.data() + r * row_bytes, bytes.data() + (r - 3) * row_bytes, static_cast<size_t>(row_bytes));
       const auto bias = outputs == 33 ? random_floats(static_cast<size_t>(outputs), 40.0f) : std::vector<float>{};
       const std::string what = name + " screen " + std::to_string(outputs) + "x" + std::to_string(inputs);
-      auto all = random_floats(static_cast<size_t>(5 * inputs));
+      auto all = random_floats(static_cast<size_t>(19 * inputs));
       for (int64_t k = 0; k < inputs; k += 11) all[static_cast<size_t>(inputs + k)] *= 50.0f;  // large inputs
-      const auto exact = run_linear(twin, f, bytes, all, 5, outputs, inputs, bias);
+      const auto exact = run_linear(twin, f, bytes, all, 19, outputs, inputs, bias);
 
       auto m = runner.allocate(static_cast<int>(f.format), outputs, inputs, true);
       for (int64_t first = 0; first < outputs; first += kPackRows)
         runner.pack(*m, first, bytes.data() + first * row_bytes, std::min(kPackRows, outputs - first));
       m->bias = bias;
       if (!bias.empty()) m->bias.resize(static_cast<size_t>(m->num_panels * 16));
-      for (int64_t rows : {1, 2, 5}) {
+      for (int64_t rows : {1, 2, 5, 8, 9, 19}) {
         std::vector<float> y(static_cast<size_t>(rows * outputs), NAN);
         const Matrix* w = m.get();
         float* out = y.data();
