@@ -19,7 +19,7 @@ from pellucid.models.base import Model
 from pellucid.sampling.distribution import Distribution
 from pellucid.types import Array, Float32, Int32
 
-LOGITS_BYTES: Final = 64 << 20  # of logits that are there at a time
+LOGITS_BYTES: Final = 8 << 20  # of logits that are there at a time: more leave the caches
 Guard = Callable[[], AbstractContextManager[None]]
 
 
