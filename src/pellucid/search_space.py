@@ -51,6 +51,11 @@ def space_of(
     for name, why in _REFUSED.items():
         if getattr(chosen, name, None):
             raise UsageError(f"{name}: {why}, so an output has no fixed probability; leave it out")
+    if chosen.speculation not in (None, "off"):
+        raise UsageError(
+            f"speculation={chosen.speculation!r}: a search opens many continuations in a pass and guesses none; "
+            "leave it out"
+        )
     if chosen.stop:
         raise UsageError(
             "stop: where a stop string ends depends on text, not on tokens; use stop_token_ids or min_tokens"

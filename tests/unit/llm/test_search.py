@@ -262,6 +262,7 @@ def test_a_full_beam_is_exact(model, every, length_penalty):
         ({"xtc_probability": 0.5, "temperature": 1.0}, "chance"),
         ({"mirostat": 2, "temperature": 1.0}, "drawn before"),
         ({"stop": "x"}, "stop string"),
+        ({"speculation": "auto"}, "guesses none"),
         ({"min_tokens": 9}, "more than max_tokens"),
         ({"n": 0}, "at least 1"),
         ({"max_seconds": 0}, "above 0"),
