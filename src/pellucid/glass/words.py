@@ -49,7 +49,7 @@ def percent(p: float) -> str:
     if p > 0.999:
         return f"{100 * p:.4f}%" if p < 0.9999995 else "almost 100%"
     if p >= 0.0001:
-        return f"{100 * p:.1f}%" if p >= 0.01 else f"{100 * p:.2f}%"
+        return f"{100 * p:.{1 if p >= 0.01 else 2 if p >= 0.001 else 3}f}%"
     return f"{100 * p:.0e}%".replace("e-0", "e-")
 
 
