@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from pellucid import LLM, Recorder, read_run
+from pellucid import recorder as recorder_module
 from pellucid.glass.digests import DigestWatch
 from pellucid.glass.run_writer import RunWriter
-from pellucid.recorder import PendingStep, RequestRecord
+from pellucid.recorder import RequestRecord
 
 PROMPT = "The best way to learn a new skill is"
 
@@ -111,7 +112,7 @@ def inside(path: str) -> None:
             for owner, name in (
                 (RequestRecord, "token"),
                 (DigestWatch, "take"),
-                (PendingStep, "packed"),
+                (recorder_module, "packed"),
                 (RunWriter, "packed_steps"),
             ):
                 kept = getattr(owner, name)

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from pellucid.engine.ending import Ending
 from pellucid.errors import UsageError
@@ -97,7 +97,9 @@ class Recorder:
         llm = None if self._llm is None else self._llm()
         if llm is None:
             raise RuntimeError("a Recorder watches once it is attached to an LLM")
-        own = DigestWatch(len(llm._need().model.layers), layers=self.layers, family=family)
+        own = DigestWatch(
+            len(llm._need().model.layers), layers=self.layers, family=family, logit_rows_only=not self.layers
+        )
         return own if other is None else Together(other, own)
 
     @staticmethod
@@ -172,46 +174,42 @@ def plan_of(
     return Plan(params.to_dict(), seed, tuple(int(i) for i in stop_ids), own)
 
 
-class PendingStep(NamedTuple):
-    """What is needed to write one step: as little as can be is done with it before `packed`."""
-
-    record: RequestRecord
-    branch: int
-    event: TokenEvent
-    text: float  # seconds
-    final: Taken | None
-    outputs: Taken | None
-
-    def packed(self) -> bytes:
-        """`RunWriter.steps` of the same, without the detour."""
-        event, made_by = self.event, self.event.made_by
-        if made_by is None:
-            raise RuntimeError("a token without a pass")
-        rows = rows_of(self.final, self.outputs, event.position - 1)
-        hidden, projection, layers = (0, 0.0, None) if rows is None else rows.told()
-        flags = (FROM_DRAFT if event.from_draft else 0) | (HAS_DIGEST if rows is not None else 0)
-        computed, reused = self.record.since_last(event)
-        return pack_step(
-            self.branch,
-            event.token_id,
-            0,  # drawn
-            flags,
-            0,  # the only plan
-            made_by.number & 0xFFFFFFFF,
-            min(made_by.num_rows, 0xFFFF),
-            computed,
-            reused,
-            made_by.schedule,
-            made_by.forward,
-            made_by.choose,
-            self.text,
-            hidden,
-            projection,
-            layers=layers,
-        )
-
-
+# What is needed to write one step; as little as can be is done with it before `packed`: record, branch, event, seconds
+# that its text took, and what its watch had taken of the final hidden state and of the layers.
 Waiting = tuple["RequestRecord", int, "TokenEvent", float, Taken | None, Taken | None]
+
+
+def packed(step: Waiting) -> bytes:
+    """`RunWriter.steps` of the same, without the detour."""
+    record, branch, event, text, final, outputs = step
+    made_by = event.made_by
+    if made_by is None:
+        raise RuntimeError("a token without a pass")
+    flags = FROM_DRAFT if event.from_draft else 0
+    hidden, projection, layers = 0, 0.0, None
+    rows = rows_of(final, outputs, event.position - 1)
+    if rows is not None:
+        hidden, projection, layers = rows.told()
+        flags |= HAS_DIGEST
+    computed, reused = record.since_last(event)
+    return pack_step(
+        branch,
+        event.token_id,
+        0,  # drawn
+        flags,
+        0,  # the only plan
+        made_by.number & 0xFFFFFFFF,
+        min(made_by.num_rows, 0xFFFF),
+        computed,
+        reused,
+        made_by.schedule,
+        made_by.forward,
+        made_by.choose,
+        text,
+        hidden,
+        projection,
+        layers=layers,
+    )
 
 
 class StepBuffer:
@@ -224,7 +222,7 @@ class StepBuffer:
         self._since = 0.0
 
     def add(self, step: Waiting, now: float) -> None:
-        """The fields of a PendingStep, at this time. RunFileError: those that waited cannot be written."""
+        """now: by `perf_counter`. RunFileError: those that waited cannot be written."""
         waiting = self._waiting
         if not waiting:
             self._since = now
@@ -236,7 +234,7 @@ class StepBuffer:
         """The writer, once nothing waits. RunFileError."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            self.writer.packed_steps([PendingStep(*step).packed() for step in waiting])
+            self.writer.packed_steps([packed(step) for step in waiting])
         return self.writer
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from pellucid.engine.scheduler import Plan
 from pellucid.engine.sequence import Sequence
-from pellucid.types import Batch, Int32, PassWatch
+from pellucid.types import Batch, Int32
 
 
 class BatchBuilder:
@@ -32,7 +32,6 @@ class BatchBuilder:
         *,
         all_logits: bool = False,
         choice_only: bool = False,
-        watch: PassWatch | None = None,
         keep_rows: bool = False,
     ) -> Batch:
         """The next pass. Logits: of each sequence from `first_wanted` on, drafts too; all_logits: of all
@@ -54,12 +53,10 @@ class BatchBuilder:
                 num_logits += 1
             row += rows
         batch = self._views(row, len(plan), num_logits, choice_only and num_logits == 1)
-        if watch is None:
-            return batch
         if not keep_rows or num_logits == row:
-            return replace(batch, watch=watch)
+            return batch
         every = np.arange(row, dtype=np.int32)
-        return replace(batch, watch=watch, logit_rows=every, head_rows=batch.logit_rows)
+        return replace(batch, logit_rows=every, head_rows=batch.logit_rows)
 
     def _views(self, rows: int, num_sequences: int, num_logits: int, choice_only: bool) -> Batch:
         last = self._last

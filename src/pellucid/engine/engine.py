@@ -76,6 +76,7 @@ class Engine:
         self.held = HeldSequences(self.pool, self.scheduler, self.limits)
         self._live: dict[Hashable, LiveRequest] = {}
         self._num_proposing = 0
+        self._watching: Watching | None = None  # of the last pass
         self.last_pass = Pass(0, 0, 0)
         self.costs = PassCosts()
 
@@ -191,12 +192,10 @@ class Engine:
         if not plan:
             return None
         choice_only = not all_logits and len(plan) == 1 and self._chooses(plan[0][0])
-        watch = Watching.of(plan)
+        watch = self._watching = Watching.of(plan, self._watching, all_logits=all_logits)
         keep_rows = watch is not None and watch.keeps_rows(len(self.model.layers))
-        batch = self._builder.build(
-            plan, all_logits=all_logits, choice_only=choice_only, watch=watch, keep_rows=keep_rows
-        )
-        return self.model(batch, self.cache)
+        batch = self._builder.build(plan, all_logits=all_logits, choice_only=choice_only, keep_rows=keep_rows)
+        return self.model(batch if watch is None else watch.over(batch), self.cache)
 
     def _prepared(self, plan: Plan, events: list[TokenEvent]) -> Plan:
         """The plan without the sequences whose watch cannot take what it would compute; their requests end."""

@@ -2,52 +2,111 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 from pellucid.engine.scheduler import Plan
+from pellucid.engine.sequence import Sequence
 from pellucid.ops.base import LATE_SITES
-from pellucid.types import Float32, Watch
+from pellucid.types import Batch, Float32, Watch
 
 Places = frozenset[tuple[str, int]]  # (site, layer)
 
 
-class Watching:
-    """types.PassWatch. Each watch is given its own sequence's rows, and no others."""
+class Part(NamedTuple):
+    """A watched sequence of a pass: its rows, and those of them whose logits are wanted (its last ones) among all
+    whose logits are."""
 
-    def __init__(self, parts: list[tuple[Watch, int, int, int]]) -> None:
-        """parts: (watch, first row in the pass, rows, position of the first row), at least one."""
-        self._parts = parts
-        self.looks = parts[0][0].looks
+    sequence: Sequence
+    watch: Watch
+    row: int
+    rows: int
+    logit_row: int
+    logit_rows: int
+
+
+class Watching:
+    """types.PassWatch. Each watch is given its own sequence's rows, and no others. One object serves all passes in
+    which the same sequences have one row each: what is found out at the first of them holds for the others."""
+
+    def __init__(self, plan: Plan, parts: list[Part], *, repeats: bool) -> None:
+        """parts: at least one. repeats: every sequence of the plan has one row, whose logits are wanted."""
+        self._plan, self._parts, self._repeats = list(plan), parts, repeats
+        self._starts = [part.sequence.num_computed for part in parts]  # position of each part's first row
+        self.looks = parts[0].watch.looks
         self.changes = False
-        for watch, *_ in parts:
+        for part in parts:
+            watch = part.watch
             if watch.looks is not self.looks and watch.looks != self.looks:
                 self.looks = _union(self.looks, watch.looks)
             self.changes = self.changes or bool(watch.changes)
         self._places = (
-            self.looks.union(*(watch.changes for watch, *_ in parts)) if self.changes else self.looks
+            self.looks.union(*(part.watch.changes for part in parts)) if self.changes else self.looks
         )
+        self._kept: bool | None = None
+        self._batch: Batch | None = None
+        self._watched: Batch | None = None
+        self._rows: dict[str, Float32] | None = None
+        self._deliveries: list[
+            tuple[Any, ...]
+        ] = []  # of _rows: (part's index, take, site, layers, rows, chosen)
 
     @classmethod
-    def of(cls, plan: Plan) -> Watching | None:
-        """None: nobody watches."""
-        parts = []
-        row = 0
+    def of(cls, plan: Plan, before: Watching | None = None, *, all_logits: bool = False) -> Watching | None:
+        """None: nobody watches. before: of the last pass. all_logits: those of every row are wanted."""
+        if before is not None and before._comes_again(plan):
+            return before
+        parts, row, logit_row, repeats = [], 0, 0, True
         for sequence, rows in plan:
+            start = sequence.num_computed
+            wanted = rows if all_logits else max(0, start + rows - max(start, sequence.first_wanted))
             if sequence.watch is not None:
-                parts.append((sequence.watch, row, rows, sequence.num_computed))
-            row += rows
-        return cls(parts) if parts else None
+                parts.append(Part(sequence, sequence.watch, row, rows, logit_row, wanted))
+            repeats = repeats and rows == wanted == 1
+            row, logit_row = row + rows, logit_row + wanted
+        return cls(plan, parts, repeats=repeats) if parts else None
+
+    def _comes_again(self, plan: Plan) -> bool:
+        """Whether this is for this plan, too; then it is."""
+        if not self._repeats or plan != self._plan:
+            return False
+        for sequence, _ in plan:
+            if sequence.num_computed < sequence.first_wanted:
+                return False
+        self._starts = [part.sequence.num_computed for part in self._parts]
+        return True
 
     def keeps_rows(self, num_layers: int) -> bool:
         """Whether all rows have to go through the whole of the last layer."""
-        return _needs_rows(self._places, num_layers)
+        if self._kept is None:
+            self._kept = any(
+                _needs_rows(watch.looks, watch.changes, content(watch), num_layers)
+                for _, watch, *_ in self._parts
+            )
+        return self._kept
+
+    def over(self, batch: Batch) -> Batch:
+        """The batch with this as its watch; the same object for the same batch."""
+        if self._watched is None or batch is not self._batch:
+            self._batch, self._watched = batch, replace(batch, watch=self)
+        return self._watched
+
+    def _place(self, index: int, site: str) -> tuple[int, int, int]:
+        """(first row, rows, position of the first) that a part has at a site."""
+        part, start = self._parts[index], self._starts[index]
+        if site == "final" and not self._kept:
+            return part.logit_row, part.logit_rows, start + part.rows - part.logit_rows
+        return part.row, part.rows, start
 
     def __call__(self, site: str, layer: int, x: Float32) -> Float32:
         place = (site, layer)
         if place not in self._places:
             return x
         out = x
-        for watch, row, rows, start in self._parts:
+        for index, each in enumerate(self._parts):
+            watch = each.watch
+            row, rows, start = self._place(index, site)
             part = slice(row, row + rows)
             if place in watch.changes:
                 own = out[part]
@@ -55,15 +114,35 @@ class Watching:
                 if new is not own:
                     out = out.copy() if out is x else out
                     out[part] = new
-            if place in watch.looks:
+            if rows and place in watch.looks:
                 watch.take(site, (layer,), start, out[None, part])
         return out
 
     def take(self, rows: dict[str, Float32]) -> None:
-        for watch, row, count, start in self._parts:
-            for site, layers, chosen in _layers(watch.looks, self.looks):
-                part = rows[site][:, row : row + count]
-                watch.take(site, layers, start, part if chosen is None else part[list(chosen)])
+        if rows is not self._rows:
+            self._rows, self._deliveries = rows, self._delivered(rows)
+        starts = self._starts
+        for index, take, site, layers, ahead, part, chosen in self._deliveries:
+            take(site, layers, starts[index] + ahead, part if chosen is None else part[chosen])
+
+    def _delivered(self, rows: dict[str, Float32]) -> list[tuple[Any, ...]]:
+        """Who takes what of these arrays, which every replay of a program fills anew. Of each: the part's index, whose
+        `take`, site, layers, first row counted from the part's first, the rows, which of their layers (None: all)."""
+        found: list[tuple[Any, ...]] = []
+        for index, each in enumerate(self._parts):
+            for site, layers, chosen in _layers(each.watch.looks, self.looks):
+                row, count, start = self._place(index, site)
+                if count:
+                    part = rows[site][:, row : row + count]
+                    ahead = start - self._starts[index]
+                    which = None if chosen is None else list(chosen)
+                    found.append((index, each.watch.take, site, layers, ahead, part, which))
+        return found
+
+
+def content(watch: Watch) -> bool:
+    """Whether a watch is content, at "final", with the rows whose logits are wanted."""
+    return getattr(watch, "logit_rows_only", False)
 
 
 @lru_cache(maxsize=256)
@@ -87,5 +166,6 @@ def _layers(
 
 
 @lru_cache(maxsize=256)
-def _needs_rows(places: Places, num_layers: int) -> bool:
-    return any(site in LATE_SITES and layer >= num_layers - 1 for site, layer in places)
+def _needs_rows(looks: Places, changes: Places, logit_rows_only: bool, num_layers: int) -> bool:
+    wanted = {place for place in looks if place[0] != "final"} if logit_rows_only else looks
+    return any(site in LATE_SITES and layer >= num_layers - 1 for site, layer in changes | wanted)

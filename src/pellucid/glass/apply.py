@@ -89,6 +89,11 @@ class Together:
         self.watches = watches
         self.looks: frozenset[Place] = frozenset().union(*(watch.looks for watch in watches))
         self.changes: frozenset[Place] = frozenset().union(*(watch.changes for watch in watches))
+        self.logit_rows_only = all(
+            getattr(watch, "logit_rows_only", False)
+            for watch in watches
+            if any(site == "final" for site, _ in watch.looks)
+        )
 
     def first_needed(self) -> int | None:
         return min(

@@ -72,7 +72,7 @@ def rows_of(final: Taken | None, outputs: Taken | None, position: int) -> Rows |
 class DigestWatch:
     """types.Watch that keeps the newest rows of the final hidden state, and of each layer's output where asked for,
     until their digests are wanted. family: this watch and its forks, in the order of the forks: the samples of one
-    request."""
+    request. logit_rows_only: of the final hidden state, the rows from which tokens are chosen will do."""
 
     changes: frozenset[tuple[str, int]] = frozenset()
 
@@ -83,8 +83,10 @@ class DigestWatch:
         layers: bool,
         newest: int = NEWEST,
         family: list[DigestWatch] | None = None,
+        logit_rows_only: bool = False,
     ) -> None:
         self._num_layers, self._layers, self._newest = num_layers, layers, newest
+        self.logit_rows_only = logit_rows_only
         self.looks = frozenset({("final", num_layers)})
         if layers:
             self.looks |= {("resid_post", layer) for layer in range(num_layers)}
@@ -129,6 +131,12 @@ class DigestWatch:
         pass  # what is computed again is taken again, before anybody asks for it
 
     def fork(self) -> DigestWatch:
-        other = DigestWatch(self._num_layers, layers=self._layers, newest=self._newest, family=self.family)
+        other = DigestWatch(
+            self._num_layers,
+            layers=self._layers,
+            newest=self._newest,
+            family=self.family,
+            logit_rows_only=self.logit_rows_only,
+        )
         other.final, other.outputs = self.final, self.outputs  # what was taken is not written again
         return other

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import NoReturn
 from zlib import crc32
 
@@ -53,10 +54,9 @@ class FrameWriter:
                 raise RunFileError(
                     f"{self.path}: a frame of {len(payload)} bytes, more than the format's {MOST}"
                 )
-            head = bytes((kind,)) + len(payload).to_bytes(3, "little")
-            data = head + bytes((check_byte(head),)) + payload
-            crc = crc32(data, crc)
-            parts += (data, crc.to_bytes(TAIL, "little"))
+            head = _head(kind, len(payload))
+            crc = crc32(payload, crc32(head, crc))
+            parts += (head, payload, crc.to_bytes(TAIL, "little"))
         self._put(b"".join(parts))
         self._crc = crc
 
@@ -80,6 +80,13 @@ class FrameWriter:
     def _fail(self, error: Exception) -> NoReturn:
         reason = getattr(error, "strerror", None) or error
         raise RunFileError(f"{self.path}: cannot be written: {reason}") from None
+
+
+@lru_cache(maxsize=64)
+def _head(kind: int, length: int) -> bytes:
+    """The bytes before a payload; frames of one kind are mostly of one length."""
+    head = bytes((kind,)) + length.to_bytes(3, "little")
+    return head + bytes((check_byte(head),))
 
 
 def _private(path: str, flags: int) -> int:

@@ -63,7 +63,7 @@ class RunWriter:
 
     def packed_steps(self, payloads: Iterable[bytes]) -> None:
         """Steps as `pack_step` makes them."""
-        self._frames.write_all((STEP, payload) for payload in payloads)
+        self._frames.write_all([(STEP, payload) for payload in payloads])
 
     def tokens(self, branch: int, kind: str, ids: Iterable[int]) -> None:
         """Tokens that nobody chose."""

@@ -50,7 +50,8 @@ class _Gather:
         if layer in layers:
             if site not in self.rows:
                 self.rows[site] = np.empty((len(layers), *x.shape), np.float32)
-            self._runner.rows(x, self._every, self.rows[site][layers.index(layer)])
+            if len(x):  # of the last layer's late sites there may be none, where no logits are wanted
+                self._runner.rows(x, self._every[: len(x)], self.rows[site][layers.index(layer)])
         return x
 
     def take(self, rows: dict[str, Float32]) -> None:
