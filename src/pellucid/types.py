@@ -79,7 +79,9 @@ class Watch(Protocol):
     looks, changes: (site, layer) pairs, the same for its whole life. Sequences share computed positions with those of
     an equal `Sequence.salt`: whoever gives a watch that changes something gives a salt that says what.
     A watch may have `logit_rows_only = True`: at "final" the rows whose logits are wanted are enough for it, so that
-    the other rows of a prompt need not go through the whole last layer. It may get more.
+    the other rows of a prompt need not go through the whole last layer. It may get more. And it may have
+    `row_taker(site, layers)`, which gives a quicker `take` for passes with one row of its sequence, of (position, row
+    [layers, width]), or None.
     """
 
     looks: frozenset[tuple[str, int]]

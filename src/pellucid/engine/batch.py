@@ -8,7 +8,7 @@ import numpy as np
 
 from pellucid.engine.scheduler import Plan
 from pellucid.engine.sequence import Sequence
-from pellucid.types import Batch, Int32
+from pellucid.types import Batch, Int32, PassWatch
 
 
 class BatchBuilder:
@@ -25,6 +25,7 @@ class BatchBuilder:
         self._lengths = [0] * max_sequences  # written entries of each row of _tables
         self._owners: list[tuple[Sequence, int] | None] = [None] * max_sequences  # and its table_version
         self._last: Batch | None = None
+        self._watched: tuple[Batch, Batch] | None = None  # one of `_views`, and the same with a watch
 
     def build(
         self,
@@ -32,6 +33,7 @@ class BatchBuilder:
         *,
         all_logits: bool = False,
         choice_only: bool = False,
+        watch: PassWatch | None = None,
         keep_rows: bool = False,
     ) -> Batch:
         """The next pass. Logits: of each sequence from `first_wanted` on, drafts too; all_logits: of all
@@ -53,10 +55,15 @@ class BatchBuilder:
                 num_logits += 1
             row += rows
         batch = self._views(row, len(plan), num_logits, choice_only and num_logits == 1)
-        if not keep_rows or num_logits == row:
+        if watch is None:
+            self._watched = None  # and what watched goes
             return batch
-        every = np.arange(row, dtype=np.int32)
-        return replace(batch, logit_rows=every, head_rows=batch.logit_rows)
+        if keep_rows and num_logits != row:
+            every = np.arange(row, dtype=np.int32)
+            return replace(batch, watch=watch, logit_rows=every, head_rows=batch.logit_rows)
+        if self._watched is None or self._watched[0] is not batch or self._watched[1].watch is not watch:
+            self._watched = batch, replace(batch, watch=watch)
+        return self._watched[1]
 
     def _views(self, rows: int, num_sequences: int, num_logits: int, choice_only: bool) -> Batch:
         last = self._last

@@ -194,8 +194,10 @@ class Engine:
         choice_only = not all_logits and len(plan) == 1 and self._chooses(plan[0][0])
         watch = self._watching = Watching.of(plan, self._watching, all_logits=all_logits)
         keep_rows = watch is not None and watch.keeps_rows(len(self.model.layers))
-        batch = self._builder.build(plan, all_logits=all_logits, choice_only=choice_only, keep_rows=keep_rows)
-        return self.model(batch if watch is None else watch.over(batch), self.cache)
+        batch = self._builder.build(
+            plan, all_logits=all_logits, choice_only=choice_only, watch=watch, keep_rows=keep_rows
+        )
+        return self.model(batch, self.cache)
 
     def _prepared(self, plan: Plan, events: list[TokenEvent]) -> Plan:
         """The plan without the sequences whose watch cannot take what it would compute; their requests end."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pellucid.engine.scheduler import Plan
 from pellucid.engine.sequence import Sequence
 from pellucid.ops.base import LATE_SITES
-from pellucid.types import Batch, Float32, Watch
+from pellucid.types import Float32, Watch
 
 Places = frozenset[tuple[str, int]]  # (site, layer)
+
+# The part's index; for one position of it: what takes it, row [layers, width]; for any: what takes them, site, layers,
+# the first one's distance from the part's first, rows [layers, positions, width], which of those layers (None: all).
+RowTaker = tuple[int, Callable[[int, Float32], None], Float32]
+Taker = tuple[int, Callable[..., None], str, tuple[int, ...], int, Float32, list[int] | None]
 
 
 class Part(NamedTuple):
@@ -45,12 +50,9 @@ class Watching:
             self.looks.union(*(part.watch.changes for part in parts)) if self.changes else self.looks
         )
         self._kept: bool | None = None
-        self._batch: Batch | None = None
-        self._watched: Batch | None = None
-        self._rows: dict[str, Float32] | None = None
-        self._deliveries: list[
-            tuple[Any, ...]
-        ] = []  # of _rows: (part's index, take, site, layers, rows, chosen)
+        self._source: dict[str, Float32] | None = None
+        self._row_takers: list[RowTaker] = []  # of _source
+        self._takers: list[Taker] = []
 
     @classmethod
     def of(cls, plan: Plan, before: Watching | None = None, *, all_logits: bool = False) -> Watching | None:
@@ -81,16 +83,10 @@ class Watching:
         """Whether all rows have to go through the whole of the last layer."""
         if self._kept is None:
             self._kept = any(
-                _needs_rows(watch.looks, watch.changes, content(watch), num_layers)
+                _needs_rows(watch.looks, watch.changes, _content(watch), num_layers)
                 for _, watch, *_ in self._parts
             )
         return self._kept
-
-    def over(self, batch: Batch) -> Batch:
-        """The batch with this as its watch; the same object for the same batch."""
-        if self._watched is None or batch is not self._batch:
-            self._batch, self._watched = batch, replace(batch, watch=self)
-        return self._watched
 
     def _place(self, index: int, site: str) -> tuple[int, int, int]:
         """(first row, rows, position of the first) that a part has at a site."""
@@ -119,28 +115,44 @@ class Watching:
         return out
 
     def take(self, rows: dict[str, Float32]) -> None:
-        if rows is not self._rows:
-            self._rows, self._deliveries = rows, self._delivered(rows)
+        if rows is not self._source:
+            self._source = rows
+            self._row_takers, self._takers = self._delivered(rows)
         starts = self._starts
-        for index, take, site, layers, ahead, part, chosen in self._deliveries:
+        for index, take_row, row in self._row_takers:
+            take_row(starts[index], row)
+        for index, take, site, layers, ahead, part, chosen in self._takers:
             take(site, layers, starts[index] + ahead, part if chosen is None else part[chosen])
 
-    def _delivered(self, rows: dict[str, Float32]) -> list[tuple[Any, ...]]:
-        """Who takes what of these arrays, which every replay of a program fills anew. Of each: the part's index, whose
-        `take`, site, layers, first row counted from the part's first, the rows, which of their layers (None: all)."""
-        found: list[tuple[Any, ...]] = []
+    def _delivered(self, rows: dict[str, Float32]) -> tuple[list[RowTaker], list[Taker]]:
+        """Who takes what of these arrays, which every replay of a program fills anew."""
+        single: list[RowTaker] = []
+        others: list[Taker] = []
         for index, each in enumerate(self._parts):
-            for site, layers, chosen in _layers(each.watch.looks, self.looks):
+            watch = each.watch
+            for site, layers, chosen in _layers(watch.looks, self.looks):
                 row, count, start = self._place(index, site)
-                if count:
-                    part = rows[site][:, row : row + count]
-                    ahead = start - self._starts[index]
+                if not count:
+                    continue
+                part, ahead = rows[site][:, row : row + count], start - self._starts[index]
+                take_row = None
+                if count == 1 and not ahead and chosen is None:
+                    take_row = _row_taker(watch, site, layers)
+                if take_row is not None:
+                    single.append((index, take_row, part[:, 0]))
+                else:
                     which = None if chosen is None else list(chosen)
-                    found.append((index, each.watch.take, site, layers, ahead, part, which))
-        return found
+                    others.append((index, watch.take, site, layers, ahead, part, which))
+        return single, others
 
 
-def content(watch: Watch) -> bool:
+def _row_taker(watch: Watch, site: str, layers: tuple[int, ...]) -> Callable[[int, Float32], None] | None:
+    """What a watch may have for one position at a time, in place of `take`: of (position, row [layers, width])."""
+    made = getattr(watch, "row_taker", None)
+    return None if made is None else made(site, layers)
+
+
+def _content(watch: Watch) -> bool:
     """Whether a watch is content, at "final", with the rows whose logits are wanted."""
     return getattr(watch, "logit_rows_only", False)
 

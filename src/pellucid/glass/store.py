@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -119,15 +119,6 @@ class CaptureWatch:
             self._take_memory(stop)
 
     def take(self, site: str, layers: tuple[int, ...], start: int, rows: Float32) -> None:
-        if (
-            self._plain and rows.shape[1] == 1 and len(layers) == len(self._layers[site])
-        ):  # decoding: the same, quickly
-            if self._start <= start < self._full_at:
-                at = start - self._start
-                self._pieces[site][at // PIECE][at % PIECE] = rows[:, 0]
-                if site == self._last[0]:
-                    self._have[at] = True
-            return
         first, stop = max(start, self._start), min(start + rows.shape[1], self._full_at)
         if first >= stop:
             return
@@ -157,6 +148,22 @@ class CaptureWatch:
             at += count
         if site == self._last[0] and layers[-1] == self._last[1]:
             self._have[first - self._start : stop - self._start] = True
+
+    def row_taker(self, site: str, layers: tuple[int, ...]) -> Callable[[int, Float32], None] | None:
+        """`take` of one row [layers, width] at a position, which is what decoding brings: the same, quickly. None: not
+        of these layers, or values are not kept as they come."""
+        if not self._plain or len(layers) != len(self._layers[site]):
+            return None
+        pieces, first, last = self._pieces[site], self._start, site == self._last[0]
+
+        def take_row(position: int, row: Float32) -> None:
+            if first <= position < self._full_at:
+                number, offset = divmod(position - first, PIECE)
+                pieces[number][offset] = row
+                if last:
+                    self._have[position - first] = True
+
+        return take_row
 
     def change(self, site: str, layer: int, start: int, x: Float32) -> Float32:
         return x

@@ -1,0 +1,134 @@
+"""What makes watching quick changes nothing: a pass's `Watching` that serves the next passes, too, the rows that are
+taken one by one, and a record that is content with the rows whose logits are wanted."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+from tiny_checkpoints import make
+
+from pellucid import LLM, Capture, Recorder, read_run
+from pellucid.engine.watching import Watching
+from pellucid.glass.digests import DigestWatch
+from pellucid.glass.store import CaptureWatch
+from pellucid.models.base import models
+from pellucid.ops.base import SITES
+
+PROMPTS = [list(range(3 + i, 40 + 9 * i)) for i in range(4)]
+DECODING = {"max_tokens": 40, "ignore_eos": True, "progress": False}
+
+
+@pytest.fixture(scope="module", params=list(models))
+def llm(request, tmp_path_factory):
+    path = make(tmp_path_factory.mktemp("watching"), request.param, "gguf", "Q8_0")
+    with LLM(path, num_threads=2, prefill_chunk=16, prefix_caching=False) as loaded:
+        yield loaded
+
+
+def slow(monkeypatch):
+    """Every pass is looked at anew, and every row goes through `take`."""
+    monkeypatch.setattr(Watching, "_comes_again", lambda self, plan: False)
+    monkeypatch.setattr(CaptureWatch, "row_taker", lambda self, site, layers: None)
+
+
+def made_watchings(monkeypatch):
+    made = []
+    init = Watching.__init__
+
+    def counted(self, *args, **more):
+        made.append(1)
+        init(self, *args, **more)
+
+    monkeypatch.setattr(Watching, "__init__", counted)
+    return made
+
+
+def test_captures_of_a_batch_are_those_of_the_slow_way(llm, monkeypatch):
+    """Sequences that come and go, some of which look at other sites, or at none."""
+    captures = [
+        Capture(SITES),
+        Capture(("resid_post", "final"), layers=(1,)),
+        None,
+        Capture(positions="generated"),
+    ]
+
+    def run():
+        mine = {**DECODING, "capture": captures}
+        return llm.generate(PROMPTS, **mine), llm.generate(PROMPTS[:2], **{**mine, "capture": captures[:2]})
+
+    quick_made = made_watchings(monkeypatch)
+    quick = run()
+    count = len(quick_made)
+    slow(monkeypatch)
+    quick_made.clear()
+    plain = run()
+    assert count < len(quick_made) / 2
+    for a, b in zip([*quick[0], *quick[1]], [*plain[0], *plain[1]], strict=True):
+        assert a.token_ids == b.token_ids
+        if a.captured is None:
+            assert b.captured is None
+            continue
+        assert a.captured.positions.tolist() == b.captured.positions.tolist()
+        assert len(a.captured) >= DECODING["max_tokens"] - 1
+        for site in a.captured.sites:
+            assert np.array_equal(a.captured[site], b.captured[site]), site
+
+
+def test_what_watched_goes_with_the_next_pass(llm):
+    """Nothing that is kept from pass to pass keeps a capture's memory, and no cycle does."""
+    result = llm.generate(PROMPTS[0], **DECODING, capture=Capture())
+    engine = llm._need().engine
+    watch = weakref.ref(engine._watching._parts[0].watch)
+    assert isinstance(watch(), CaptureWatch)
+    gc.disable()
+    try:
+        del result
+        llm.generate(PROMPTS[1], **DECODING)
+        assert watch() is None
+    finally:
+        gc.enable()
+
+
+def recorded(llm, path, monkeypatch, *, every_row):
+    """-> (digest and sketch of every token, rows that were taken of the final hidden state)."""
+    taken = []
+    with monkeypatch.context() as patched:
+        if every_row:
+            patched.setattr("pellucid.engine.watching._content", lambda watch: False)
+        take = DigestWatch.take
+
+        def counted(self, site, layers, start, rows):
+            taken.extend([start] * rows.shape[1])
+            take(self, site, layers, start, rows)
+
+        patched.setattr(DigestWatch, "take", counted)
+        results = llm.generate(PROMPTS, **DECODING, record=path)
+    run = read_run(path)
+    tokens = [[(t.token_id, t.digest, t.sketch, t.layers) for t in branch.tokens] for branch in run.branches]
+    assert [[t[0] for t in branch] for branch in tokens] == [result.token_ids for result in results]
+    return tokens, len(taken)
+
+
+def test_a_record_is_the_same_without_the_prompts_other_rows(llm, tmp_path, monkeypatch):
+    few = recorded(llm, tmp_path / "few", monkeypatch, every_row=False)
+    every = recorded(llm, tmp_path / "every", monkeypatch, every_row=True)
+    assert few[0] == every[0] and all(t[1] is not None for branch in few[0] for t in branch)
+    assert few[1] == len(PROMPTS) * DECODING["max_tokens"]
+    assert every[1] == few[1] + sum(map(len, PROMPTS)) - len(PROMPTS)
+    assert llm.replay(tmp_path / "few").equal
+
+
+def test_a_record_beside_a_capture_and_with_layers(llm, tmp_path):
+    """Who needs all rows gets them, and the record's digests stay what they are."""
+    plain = llm.generate(PROMPTS[0], **DECODING, record=tmp_path / "plain")
+    both = llm.generate(PROMPTS[0], **DECODING, record=tmp_path / "both", capture=Capture(("final", "q")))
+    with Recorder(tmp_path / "layers", layers=True) as recorder:
+        llm.generate(PROMPTS[0], **DECODING, record=recorder)
+    runs = [read_run(tmp_path / name).branches[0].tokens for name in ("plain", "both", "layers")]
+    digests = [[token.digest for token in tokens] for tokens in runs]
+    assert digests[0] == digests[1] == digests[2] and None not in digests[0]
+    assert all(len(token.layers) == len(llm.model.layers) for token in runs[2])
+    assert both.token_ids == plain.token_ids and len(both.captured) == len(PROMPTS[0]) + 39
