@@ -86,6 +86,10 @@ class StochasticBeamResult:
     seconds: float
     prompt_token_ids: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        found = [(each.text, round(each.logprob, 4)) for each in self.outputs]
+        return f"StochasticBeamResult({found}, seed={self.seed}, {self.work})"
+
     @property
     def text(self) -> str:
         """Of the first: an ordinary sample."""

@@ -44,6 +44,9 @@ class Certificate:
     outputs: tuple[tuple[float, Path], ...]
     opened: tuple[Path, ...]
 
+    def __repr__(self) -> str:
+        return f"Certificate({len(self.outputs)} outputs, {len(self.opened)} prefixes opened)"
+
     def verify(self, llm: LLM) -> Verification:
         """Computes every opened prefix again through `llm.logits`, and checks the claim. As long as the search."""
         checker = _Checker(self, llm)

@@ -38,6 +38,12 @@ class ComparedStep:
     top_with: tuple[Alternative, ...]
     divergence: float
 
+    def __repr__(self) -> str:
+        return (
+            f"ComparedStep({self.position}, {self.text!r}, logprob {self.logprob_without:.4f} without, "
+            f"{self.logprob_with:.4f} with, divergence {self.divergence:.4f})"
+        )
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -48,6 +54,10 @@ class Comparison:
     with_: GenerationResult
     parts_at: int | None
     steps: tuple[ComparedStep, ...]
+
+    def __repr__(self) -> str:
+        where = "the same text" if self.parts_at is None else f"they part at token {self.parts_at}"
+        return f"Comparison({self.without.text[:60]!r}, with {self.with_.text[:60]!r}; {where})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

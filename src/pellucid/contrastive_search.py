@@ -37,6 +37,9 @@ class ContrastiveResult:
     seconds: float
     prompt_token_ids: tuple[int, ...]
 
+    def __repr__(self) -> str:
+        return f"ContrastiveResult({self.text!r}, {self.finish_reason}, {len(self.steps)} steps, {self.work})"
+
     def to_dict(self) -> dict[str, Any]:
         """In plain types."""
         return asdict(self) | {"work": self.work._asdict()}

@@ -9,6 +9,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
+    from pellucid.text.tokenizer import Tokenizer
 
 _SAMPLE = 4096  # bytes of each end of each tensor
 _PROBE = 8  # tokens
@@ -26,7 +27,7 @@ def fingerprint(llm: LLM) -> dict[str, str | int]:
         loaded, settings = llm._need(), llm.settings
         known = {
             "architecture": loaded.model.architecture,
-            "tokenizer": _of_tokenizer(llm),
+            "tokenizer": of_tokenizer(llm.tokenizer),
             "weights": _of_weights(llm),
             "backend": str(settings["backend"].value),
             "kv_format": str(settings["kv_format"].value),
@@ -37,8 +38,8 @@ def fingerprint(llm: LLM) -> dict[str, str | int]:
     return known
 
 
-def _of_tokenizer(llm: LLM) -> str:
-    tokenizer = llm.tokenizer
+def of_tokenizer(tokenizer: Tokenizer) -> str:
+    """Over the bytes of all tokens, and the special ones: equal where token ids mean the same."""
     total = sha256(tokenizer.join(range(tokenizer.vocabulary_size)))
     total.update(repr((tokenizer.vocabulary_size, sorted(tokenizer.special_ids))).encode())
     return total.hexdigest()

@@ -75,7 +75,7 @@ class Hindsight:
         return what_if(cast("LLM", self), _run(run), params, **overrides)
 
     def _branch(self, source: Any, sample: int) -> RunBranch:
-        from pellucid.glass.from_result import branch_of_result
+        from pellucid.glass.from_result import branch_of_result, check_result
         from pellucid.glass.rows import check_model
         from pellucid.glass.run import RunBranch
         from pellucid.outputs import GenerationResult
@@ -83,6 +83,7 @@ class Hindsight:
         if isinstance(source, RunBranch):
             return source
         if isinstance(source, GenerationResult):
+            check_result(source, cast("LLM", self).settings)
             branch = branch_of_result(source, sample)
             branch.companion_ids = self._companion_of(branch)
             return branch

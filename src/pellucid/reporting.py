@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from pellucid.llm import LLM
 
 
+class Page(str):
+    """HTML. Its repr is short: a prompt or a notebook that echoes the value of `llm.report(...)` stays readable."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<Page: HTML of {len(self):,} characters; print() or .encode() has them>"
+
+
 class Reporting:
     """The part of `LLM` that shows."""
 
@@ -26,7 +36,7 @@ class Reporting:
         top: int = 8,
         lens: bool = True,
         prompt_tokens: int = 256,
-    ) -> str:
+    ) -> Page:
         """A page of HTML on a run: the text coloured by probability; for each token its alternatives, what the stages
         of the choice did, what each layer would have said; entropy, surprise, margins; branches, timings, settings.
         It needs no network and no other file.
@@ -42,7 +52,9 @@ class Reporting:
         check_flag("lens", lens)
         wanted = Wanted(_count("top", top, 1), lens, _count("prompt_tokens", prompt_tokens, 0))
         target = None if path is None else as_path("report", path)
-        page = render(self._report(source, wanted))
+        if target is not None:
+            check_target(target)
+        page = Page(render(self._report(source, wanted)))
         if target is not None:
             write_page(target, page)
         return page
@@ -73,14 +85,24 @@ class Reporting:
 
 
 def write_page(path: Path, page: str) -> None:
-    """As a whole or not at all. OSError."""
-    check_replaceable(path)
+    """As a whole or not at all. OSError, which names the path."""
+    check_target(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        draft.write_text(page, encoding="utf-8")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+        try:
+            draft.write_text(page, encoding="utf-8")
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None  # not the draft's name
+
+
+def check_target(path: Path) -> None:
+    """OSError: a page cannot be written there, as far as that shows before there is one."""
+    check_replaceable(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "its folder is not there", str(path))
 
 
 def _count(name: str, value: Any, least: int) -> int:

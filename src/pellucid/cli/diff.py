@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
 from pellucid.cli import _console
+
+if TYPE_CHECKING:
+    from pellucid.glass.run import Run
 
 
 @click.command(
@@ -30,10 +35,7 @@ def command(a: str, b: str, model: str | None, as_json: bool) -> None:
     found = diff_runs(read_run(a), read_run(b))
     text_of = None
     if model is not None:
-        from pellucid.text.tokenizer import load_tokenizer
-        from pellucid.weights.locate import locate
-
-        text_of = load_tokenizer(locate(model)).token_text
+        text_of = _texts(model, (found.a, found.b))
     if as_json:
         click.echo(json.dumps(found.to_dict(), ensure_ascii=False, default=str))
     else:
@@ -46,3 +48,21 @@ def command(a: str, b: str, model: str | None, as_json: bool) -> None:
             )
     if not found.same:
         raise click.exceptions.Exit(1)
+
+
+def _texts(model: str, runs: tuple[Run, Run]) -> Callable[[int], str]:
+    """The text of a token id. RunFileError: ids of one of the runs mean other texts than this model's."""
+    from pellucid.errors import RunFileError
+    from pellucid.fingerprint import of_tokenizer
+    from pellucid.text.tokenizer import load_tokenizer
+    from pellucid.weights.locate import locate
+
+    tokenizer = load_tokenizer(locate(model))
+    known = of_tokenizer(tokenizer)
+    for run in runs:
+        if run.model.get("tokenizer") != known:
+            raise RunFileError(
+                f"{run.path}: is a run with another vocabulary than that of --model {model[:60]!a}, so its token ids "
+                f"mean other texts; give the model that it names ({run.model_name[:60]!a}), or leave --model out"
+            )
+    return tokenizer.token_text

@@ -50,11 +50,14 @@ def command(run_file: str, output: str | None, top: int, prompt_tokens: int, len
     from pellucid.glass.runfile import read_run
     from pellucid.report.gather import Wanted, of_run
     from pellucid.report.page import render
+    from pellucid.reporting import check_target
 
     target = output if output is not None else str(Path(run_file).with_suffix(".html"))
     if target != "-" and os.path.realpath(target) == os.path.realpath(run_file):
         raise click.UsageError(f"{target}: is the run file; give another name with -o")
     run = read_run(run_file)
+    if target != "-":
+        check_target(Path(target))
     with _options.open_for_run(run) as llm:
         page = render(of_run(run, llm, Wanted(top, lens, prompt_tokens, _progress)))
     _write(target, page)

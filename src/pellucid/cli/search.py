@@ -164,7 +164,7 @@ def _tell(result: SearchResult) -> None:
         _console.note(f"certified: nothing else is above {result.upper_bound:.4f}")
     else:
         _console.note(
-            f"not certified ({result.ended_by}): everything else is at most {result.upper_bound:.4f}, "
+            f"not certified ({result.ended_by}): everything else is at most {round(result.upper_bound, 4) + 0.0:.4f}, "
             f"gap {result.gap:.4f} nats"
         )
     for name, other, wrong in (

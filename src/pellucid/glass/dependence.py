@@ -28,7 +28,8 @@ class Dependence:
     values: NDArray[np.float64]
 
     def __repr__(self) -> str:
-        return f"Dependence({self.method}, of token {self.token_id} on {len(self.token_ids)} tokens)"
+        what = "the last position" if self.token_id is None else f"token {self.token_id}"
+        return f"Dependence({self.method}, of {what} on {len(self.token_ids)} tokens)"
 
     def top(self, k: int = 5) -> list[tuple[int, float]]:
         """(position, value) of the k largest values, largest first."""

@@ -7,6 +7,19 @@ from pellucid.glass.intervention_file import interventions_to_data
 from pellucid.glass.run import Plan, RunBranch, RunDrop, RunToken
 from pellucid.outputs import GenerationResult
 from pellucid.sampling.params import SamplingParams
+from pellucid.settings import Settings
+
+
+def check_result(result: GenerationResult, settings: Settings) -> None:
+    """settings: of the LLM that is asked. UsageError: the result was made with another model or KV format, so its
+    logits cannot be computed again here."""
+    for name, spoken in (("model", "model"), ("kv_format", "KV format")):
+        then, now = result.settings[name].value, settings[name].value
+        if then != now:
+            raise UsageError(
+                f"this result is of another {spoken}: {str(then)[:60]!a}, here {str(now)[:60]!a}; "
+                "ask the LLM that made it"
+            )
 
 
 def branch_of_result(result: GenerationResult, sample: int = 0) -> RunBranch:

@@ -32,7 +32,7 @@ HEAD_SITES: Final = ("q", "k", "v", "z")  # that consist of heads
 ALWAYS: Final[Span] = (0, None)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Intervention:
     """What all have in common. Errors of every constructor: UsageError."""
 
@@ -56,6 +56,15 @@ class Intervention:
     def __hash__(self) -> int:
         return hash(repr(self.plain()))
 
+    def __repr__(self) -> str:
+        """Arrays by their shapes."""
+        parts = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            shape = " x ".join(map(str, value.shape)) if field.name in self.arrays else ""
+            parts.append(f"{field.name}=<float32 {shape}>" if shape else f"{field.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
             object.__setattr__(self, name, value)
@@ -76,7 +85,7 @@ class Intervention:
                 self._set(heads=_check_heads(value))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Steer(Intervention):
     """x + scale * vector (Turner et al. 2023, arXiv 2308.10248; Rimsky et al. 2023, 2312.06681). vector: [width of the
     site]; of site "final" the layer does not matter."""
@@ -96,7 +105,7 @@ class Steer(Intervention):
         self._set(vector=check_array(self.vector, "vector", 1), scale=_number(self.scale, "scale"))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Patch(Intervention):
     """These values in place of what was computed, at positions from `start` on: activation patching (Meng et al. 2022,
     arXiv 2202.05262; Wang et al. 2022, 2211.00593). values: [positions, width of the site]."""
@@ -139,7 +148,7 @@ class Patch(Intervention):
         return cls(captured.at(site, layer)[chosen], layer, site, start if to is None else to)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ZeroAblate(Intervention):
     """Zeros in place of what a part of a layer adds: part "attention", "mlp", "layer" (both), or "heads": of the heads
     named, before the output projection."""
@@ -157,7 +166,7 @@ class ZeroAblate(Intervention):
         _check_part(self.part, self.heads, tuple(PARTS))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MeanAblate(Intervention):
     """`mean` in place of what a part of a layer adds, such as `Captured.mean` of many texts. mean: [width], with part
     "heads" [heads * head_dim] of all heads."""
@@ -178,7 +187,7 @@ class MeanAblate(Intervention):
         _check_part(self.part, self.heads, ("attention", "mlp", "heads"))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Scale(Intervention):
     """x * factor; of the heads named, at sites that consist of heads (q, k, v, z), or of the whole row."""
 
@@ -198,7 +207,7 @@ class Scale(Intervention):
             raise UsageError(f"heads: site {self.site} has none; expected one of {', '.join(HEAD_SITES)}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ForceToken(Intervention):
     """The token of step `step` is this one: the parameter `force_at`, as an intervention."""
 

@@ -140,7 +140,8 @@ def load(folder: str | os.PathLike[str]) -> Captured:
     ) as error:
         if isinstance(error, PellucidError) and not isinstance(error, UsageError):
             raise
-        raise CaptureFileError(f"{path}: is damaged: {error!s:.120}") from None
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise CaptureFileError(f"{path}: is damaged: {why:.120}") from None
 
 
 def _of_index(folder: Path, index: dict[str, Any]) -> Captured:
@@ -201,18 +202,21 @@ def _write_file(path: Path, *parts: bytes | Array) -> None:
 
 def read_tensors(path: Path) -> tuple[dict[str, Array], dict[str, str]]:
     """All tensors of a file that `write_tensors` has written, and its metadata. CaptureFileError."""
-    try:
-        file = SafetensorsFile(path)
-    except (ModelFileError, OSError) as error:
-        raise CaptureFileError(f"{path}: {error}") from None
+    file = _opened(path)
     return {name: _values(file, name) for name in file.entries}, file.metadata
 
 
-def _tensor(path: Path, name: str, rows: int) -> Array:
+def _opened(path: Path) -> SafetensorsFile:
     try:
-        file = SafetensorsFile(path)
-    except (ModelFileError, OSError) as error:
-        raise CaptureFileError(f"{path}: {error}") from None
+        return SafetensorsFile(path)
+    except ModelFileError as error:
+        raise CaptureFileError(str(error)) from None  # it names the file
+    except OSError as error:
+        raise CaptureFileError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _tensor(path: Path, name: str, rows: int) -> Array:
+    file = _opened(path)
     if name not in file.entries or file.entries[name].shape[:1] != (rows,):
         raise CaptureFileError(f"{path}: expected the tensor {name!r:.40} of {rows} rows")
     return _values(file, name)

@@ -205,7 +205,7 @@ def _sum(told: Explanation, width: int) -> Iterator[str]:
     turns = counted(len(told.passes), "turn")
     yield from wrapped(
         f"{turns} computed {counted(computed, 'row')}. Without kept keys and values every turn would compute all of "
-        f"its input: {without:,} rows.",
+        f"its input: {counted(without, 'row')}.",
         width,
         INDENT,
     )

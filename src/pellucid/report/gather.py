@@ -15,7 +15,7 @@ import numpy as np
 
 from pellucid.glass.apply import at_positions
 from pellucid.glass.choices import SAMPLED, records
-from pellucid.glass.from_result import branch_of_result
+from pellucid.glass.from_result import branch_of_result, check_result
 from pellucid.glass.intervention_file import interventions_from_data, interventions_to_data
 from pellucid.glass.rows import numbers_differ, segments, walk
 from pellucid.glass.run import DRAWN, GIVEN, Run, RunBranch, RunToken
@@ -87,6 +87,7 @@ def of_run(run: Run, llm: LLM, wanted: Wanted) -> Report:
 
 def of_result(result: GenerationResult, llm: LLM, wanted: Wanted) -> Report:
     """Of all samples of a result. Errors: UsageError, those of `LLM.logits`."""
+    check_result(result, llm.settings)
     branches = [branch_of_result(result, index) for index in range(len(result.outputs))]
     for branch in branches[1:]:
         branch.parent, branch.forked_at = 0, len(branch.prompt_ids)

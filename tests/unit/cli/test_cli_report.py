@@ -47,6 +47,12 @@ def test_the_run_file_is_not_overwritten(run_file: Path, invoke) -> None:
     assert done.exit_code == 2 and "is the run file" in done.stderr and page.read_bytes() == before
 
 
+def test_a_folder_that_is_not_there_is_told_by_its_name(run_file: Path, invoke, tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "a.html"
+    done = invoke("report", run_file, "-o", target)
+    assert done.exit_code == 1 and done.stderr == f"pellucid: error: {target}: its folder is not there\n"
+
+
 @pytest.mark.parametrize("data", [None, b"", b"no run file", b"\0" * 100])
 def test_files_that_are_no_run(data: bytes | None, invoke, tmp_path: Path) -> None:
     file = tmp_path / "run.pellucid"

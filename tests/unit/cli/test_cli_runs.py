@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from tiny_checkpoints import write_gguf
+from tiny_configs import variant
+from tiny_weights import random_weights
 
 from pellucid import LLM, read_run
 
@@ -82,3 +85,12 @@ def test_a_replay_that_is_not_equal_exits_with_1(invoke, recorded, monkeypatch):
     monkeypatch.setattr(runfile, "read_run", other)
     told = invoke("replay", path)
     assert told.exit_code == 1 and told.stdout.startswith("not equal") and "step 0" in told.stdout
+
+
+def test_tokens_are_not_told_in_the_words_of_another_vocabulary(invoke, tiny, recorded, tmp_path):
+    config = variant("llama")
+    other = write_gguf(tmp_path / "other.gguf", config, random_weights(config, 0), spm=True)
+    a, b = recorded("a", "--seed", "3"), recorded("b", "--seed", "4")
+    told = invoke("diff", a, b, "-m", other)
+    assert (told.exit_code, told.stdout, told.stderr.count("\n")) == (2, "", 1)
+    assert f"{a}: is a run with another vocabulary" in told.stderr

@@ -222,10 +222,14 @@ def test_damaged_files_say_so_in_one_line(llm, tmp_path, whole):
     index.write_text(json.dumps(data))
     with pytest.raises(CaptureFileError, match="names of files beside it"):
         Captured.load(tmp_path / "it")
+    index.write_text("{}")
+    with pytest.raises(CaptureFileError, match="is damaged: it has no 'format'"):
+        Captured.load(tmp_path / "it")
     index.write_text(text)
     shard.write_bytes(shard.read_bytes()[:-5])
-    with pytest.raises(CaptureFileError, match="cut short"):
+    with pytest.raises(CaptureFileError, match="cut short") as error:
         Captured.load(tmp_path / "it")["resid_post"]
+    assert str(error.value).count(str(shard)) == 1
 
 
 # --- misuse -----------------------------------------------------------------------------------------------

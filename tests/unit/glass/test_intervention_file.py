@@ -103,6 +103,13 @@ def test_mutated_files_say_so_in_one_line(tmp_path):
         load_interventions(path)
 
 
+def test_their_repr_has_shapes_in_place_of_arrays():
+    assert repr(Steer(np.zeros(576, np.float32), 3)) == (
+        "Steer(vector=<float32 576>, layer=3, site='resid_post', scale=1.0, positions=(0, None), steps=None)"
+    )
+    assert repr(ForceToken(3, 77)) == "ForceToken(step=3, token_id=77)"
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return str(make(tmp_path_factory.mktemp("ab"), "llama", "gguf", "F32"))
@@ -131,6 +138,7 @@ def test_ab(model):
             p = np.exp(plain[5 + i].astype(np.float64) - one.log_normalizer)
             q = np.exp(changed[5 + i].astype(np.float64) - other.log_normalizer)
             assert step.divergence == pytest.approx((p * np.log(p / q)).sum(), abs=1e-9)
+        assert len(repr(found)) < 300 and len(repr(found.steps[0])) < 150
         with pytest.raises(UsageError, match="at least one intervention"):
             llm.ab(prompt, [])
 

@@ -63,6 +63,7 @@ def test_stages_and_end_tokens(model):
     )
     assert list(result.token_ids) == [token for token, _ in expected]
     assert result.finish_reason == "eos" and result.token_ids[-1] in stops
+    assert len(repr(result)) < 300 and repr(result.text) in repr(result)
     late = model.contrastive_search(PROMPT, max_tokens=12, stop_token_ids=stops, min_tokens=9)
     assert not set(late.token_ids[:9]) & set(stops)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -322,14 +323,41 @@ def test_report_takes_what_there_is_and_refuses_the_rest(llm: LLM, path: Path, t
         llm.report(page)
     with pytest.raises(OSError, match="directory"):
         llm.report(result, tmp_path)
+    assert len(repr(html)) < 100 and isinstance(html, str)
+    with pytest.raises(FileNotFoundError, match="its folder is not there") as missing:
+        llm.report(result, tmp_path / "nowhere" / "page.html")
+    assert missing.value.filename == str(tmp_path / "nowhere" / "page.html")
+
+
+def test_a_page_that_does_not_fit_names_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pellucid.reporting import write_page
+
+    def full(self: Path, *_: Any, **__: Any) -> int:
+        self.touch()
+        raise OSError(28, "No space left on device")
+
+    page = tmp_path / "page.html"
+    page.write_text("before")
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        write_page(page, "after")
+    assert error.value.filename == str(page)
+    assert page.read_text() == "before" and os.listdir(tmp_path) == ["page.html"]
 
 
 def test_a_run_of_another_model_is_refused(llm: LLM, tmp_path: Path) -> None:
     other = make(tmp_path, "qwen3", "gguf", "F32")
     with LLM(other, num_threads=1) as wrong:
-        wrong.generate(PROMPT, max_tokens=2, record=tmp_path / "run")
+        result = wrong.generate(PROMPT, max_tokens=2, record=tmp_path / "run")
     with pytest.raises(RunFileError, match="another model"):
         llm.report(tmp_path / "run")
+    for ask in (llm.report, llm.why, llm.records):
+        with pytest.raises(UsageError, match="this result is of another model"):
+            ask(result)
+    with LLM(llm.settings["model"].value, num_threads=1, kv_format="q8_0") as other:
+        result = other.generate(PROMPT, max_tokens=2)
+    with pytest.raises(UsageError, match="of another KV format: 'q8_0', here 'f32'"):
+        llm.why(result)
 
 
 def test_a_lens_cell_is_what_the_lens_says(llm: LLM) -> None:
