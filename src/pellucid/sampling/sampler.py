@@ -80,9 +80,13 @@ class StepOf:
         self.sample_index = history.sample_index
         self.stop_ids = history.stop_ids
         self.companion_logits = history.companion_logits
-        # Positions that come again after a slide draw other noise (an odd factor: no two drops have one key).
-        self.seed = (seed + _ODD * history.num_dropped) % 2**64 if history.num_dropped else seed
+        self.seed = noise_key(seed, history)
         self.states = states
+
+
+def noise_key(seed: int, history: History) -> int:
+    """Positions that come again after a slide draw other noise (an odd factor: no two drops have one key)."""
+    return (seed + _ODD * history.num_dropped) % 2**64 if history.num_dropped else seed
 
 
 # Called after each stage that ran: its name, the logits that it was given (a copy), those that it gave.
@@ -203,9 +207,8 @@ class Sampler:
         """The same token as `choose` of the exact logits; the same errors. Where `chooses`."""
         position = len(history.token_ids)
         min_p = 0.0 if self._cut is None else self._cut.min_p
-        token = logits.choose(
-            self._temperature, min_p, self.seed, history.sample_index, position, SAMPLE_STREAM
-        )
+        key = noise_key(self.seed, history)
+        token = logits.choose(self._temperature, min_p, key, history.sample_index, position, SAMPLE_STREAM)
         return self.choose(history, logits.exact()[0]) if token is None else Choice(token, None)
 
     def _logprobs(self, token: int, logits: Float32, processed: Float32) -> Logprobs:

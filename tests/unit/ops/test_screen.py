@@ -27,8 +27,11 @@ PARAMETERS = [
 ]
 
 
-def history_of(length: int) -> Sequence:
-    return Sequence(np.zeros(length, np.int32))
+def history_of(length: int, dropped: int = 0) -> Sequence:
+    """dropped: tokens that a full context has lost before."""
+    history = Sequence(np.zeros(length + dropped, np.int32))
+    history.drop(0, dropped)
+    return history
 
 
 def head_of(values: np.ndarray, scales: np.ndarray) -> Tensor:
@@ -83,7 +86,7 @@ def test_choices_are_those_of_all_logits(
         for values in PARAMETERS:
             sampler = Sampler(SamplingParams(**values, seed=position), seed + position)
             assert sampler.chooses
-            history = history_of(5 + position)
+            history = history_of(5 + position, 7 * position)
             assert sampler.choose_from_bounds(history, bounds) == sampler.choose(history, exact[0])
         assert np.array_equal(bounds.exact().view(np.uint32), exact.view(np.uint32))
 
