@@ -139,11 +139,20 @@ def given(names: Iterable[str]) -> dict[str, Any]:
 
 def open_for_run(run: Run) -> LLM:
     """The model of a recorded run, or --model; what decides numbers as in the run where the command line does not say.
-    RunFileError: it is another model."""
+    PELLUCID_MODEL is for where no model is named, and a run names one. RunFileError: it is another model."""
     from pellucid.glass.rows import check_model, load_options_of
 
-    said = given(LOAD_NAMES)
-    llm = open_llm(said.get("model", run.model_name), load_options_of(run))
+    context = click.get_current_context()
+    said = context.get_parameter_source("model") is ParameterSource.COMMANDLINE
+    named = context.params["model"] if said else run.model_name
+    try:
+        llm = open_llm(named, load_options_of(run))
+    except UsageError as error:
+        if named == run.model_name:
+            raise
+        raise UsageError(
+            f"{run.path}: a run of {run.model_name!a}, opened with another model: {error}"
+        ) from None
     try:
         check_model(run, llm)
     except PellucidError:

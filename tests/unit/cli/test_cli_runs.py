@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tiny_checkpoints import write_gguf
+from tiny_checkpoints import make, write_gguf
 from tiny_configs import variant
 from tiny_weights import random_weights
 
@@ -50,6 +50,14 @@ def test_another_run_is_told_from_it(invoke, tiny, recorded, tmp_path):
     cut.write_bytes(b"x" + a.read_bytes())
     told = invoke("diff", a, cut)
     assert (told.exit_code, told.stderr.count("\n")) == (2, 1) and "is no run file" in told.stderr
+
+
+def test_the_model_is_the_runs_own_unless_the_command_line_names_one(invoke, tiny, recorded, tmp_path):
+    path = recorded("a", "--seed", "3")
+    assert invoke("replay", path, PELLUCID_MODEL=str(tmp_path / "nothing")).stdout.startswith("equal")
+    longer = make(tmp_path, "gpt2", "gguf")
+    told = invoke("replay", path, "-m", longer, PELLUCID_MODEL=str(tiny))
+    assert told.exit_code == 2 and told.stderr.startswith(f"pellucid: error: {path}: ")
 
 
 def test_what_if_and_why(invoke, tiny, recorded):
