@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from math import exp
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pellucid.cli import _console, _options
+from pellucid.glass.words import cells, padded
 
 if TYPE_CHECKING:
     from pellucid.comparing import Comparison
     from pellucid.outputs import Alternative
+
+_ANY_WIDTH = 1 << 20  # no terminal, no limit
 
 
 @click.command(
@@ -64,10 +68,14 @@ def command(prompt: str | None, **options: Any) -> None:
             parse_special=options["parse_special"],
             **{"max_tokens": 16, **_options.sampling_values()},
         )
-    click.echo(json.dumps(found.to_dict(), ensure_ascii=False) if options["as_json"] else _table(found))
+    if options["as_json"]:
+        click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+    else:
+        click.echo(_table(found, _console.width(_ANY_WIDTH)))
 
 
-def _table(found: Comparison) -> str:
+def _table(found: Comparison, width: int) -> str:
+    """width: of the terminal, in cells; where the table is wider, each distribution has a line of its own."""
     lines = [
         f"without: {_console.visible(found.without.text)}",
         f"with:    {_console.visible(found.with_.text)}",
@@ -86,14 +94,26 @@ def _table(found: Comparison) -> str:
                 _best(step.top_with),
             )
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = (
-            cell.rjust(w) if i in (1, 2, 3) else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        lines.append("  ".join(cells).rstrip())
+    table = _aligned(rows)
+    if max(map(cells, table)) <= width:
+        return "\n".join(lines + table)
+    for row, line in zip(rows, _aligned([row[:4] for row in rows]), strict=True):
+        lines.append(line)
+        if row is not rows[0]:
+            lines += [f"  without  {row[4]}", f"  with     {row[5]}"]
     return "\n".join(lines)
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Columns as wide as they need be; numbers to the right."""
+    widths = [max(cells(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.rjust(w) if i in (1, 2, 3) else padded(cell, w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def _best(top: tuple[Alternative, ...]) -> str:

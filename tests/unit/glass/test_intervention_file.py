@@ -143,15 +143,25 @@ def test_ab(model):
             llm.ab(prompt, [])
 
 
-def test_ab_and_generate_on_the_command_line(model, tmp_path):
+def test_ab_and_generate_on_the_command_line(model, tmp_path, monkeypatch):
     from pellucid.cli.main import main
 
     path = tmp_path / "it.json"
     path.write_text('[{"kind": "zero_ablate", "layer": 1}]')
     run = lambda *words: CliRunner().invoke(main, [*words, "--model", model, "--max-tokens", "6"])  # noqa: E731
+    monkeypatch.setenv("COLUMNS", "1000")
     shown = run("ab", "Hello there", "-i", str(path), "--top", "2")
     assert shown.exit_code == 0, shown.output
     assert shown.stdout.startswith("without: ") and "best with" in shown.stdout and "KL" in shown.stdout
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = run("ab", "Hello there", "-i", str(path), "--top", "2").stdout.splitlines()
+    wide = shown.stdout.splitlines()
+    assert narrow[4].split() == wide[4].split()[:5] and len(narrow) - 5 == 3 * (len(wide) - 5)
+    for number, line in enumerate(wide[5:]):
+        row, without, with_ = narrow[5 + 3 * number : 8 + 3 * number]
+        parts = [*row.split(), *without.split()[1:], *with_.split()[1:]]
+        assert parts == line.split() and len(row) <= 60
+    monkeypatch.delenv("COLUMNS")
     data = json.loads(run("ab", "Hello there", "-i", str(path), "--json").stdout)
     assert len(data["steps"]) == len(data["without"]["outputs"][0]["token_ids"])
     changed = json.loads(run("generate", "Hello there", "--json", "--interventions", str(path)).stdout)
