@@ -13,14 +13,13 @@ from click.core import ParameterSource
 
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console
-from pellucid.errors import PellucidError, UsageError
+from pellucid.errors import UsageError
 from pellucid.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions
 from pellucid.settings import COMMAND_LINE
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from pellucid.glass.run import Run
     from pellucid.llm import LLM
     from pellucid.sampling.parameters import Parameter
     from pellucid.settings import Settings
@@ -135,30 +134,6 @@ def given(names: Iterable[str]) -> dict[str, Any]:
         for name in names
         if context.get_parameter_source(name) in (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
     }
-
-
-def open_for_run(run: Run) -> LLM:
-    """The model of a recorded run, or --model; what decides numbers as in the run where the command line does not say.
-    PELLUCID_MODEL is for where no model is named, and a run names one. RunFileError: it is another model."""
-    from pellucid.glass.rows import check_model, load_options_of
-
-    context = click.get_current_context()
-    said = context.get_parameter_source("model") is ParameterSource.COMMANDLINE
-    named = context.params["model"] if said else run.model_name
-    try:
-        llm = open_llm(named, load_options_of(run))
-    except UsageError as error:
-        if named == run.model_name:
-            raise
-        raise UsageError(
-            f"{run.path}: a run of {run.model_name!a}, opened with another model: {error}"
-        ) from None
-    try:
-        check_model(run, llm)
-    except PellucidError:
-        llm.close()
-        raise
-    return llm
 
 
 def open_llm(model: str | None = None, otherwise: Mapping[str, Any] | None = None) -> LLM:

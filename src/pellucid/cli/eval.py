@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
+from pathlib import Path
 
 import click
 
 from pellucid.cli import _options
-from pellucid.errors import UsageError
+from pellucid.errors import PellucidError, UsageError
 
 
 @click.command(
@@ -46,4 +48,14 @@ def command(arguments: tuple[str, ...], **_: object) -> None:
 
     said = {"model": click.get_current_context().params["model"]} | _options.given(_options.LOAD_NAMES)
     sys.argv = ["lm_eval", "run", "--model", "pellucid", "--model_args", json.dumps(said), *arguments]
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except ValueError as error:  # "Tasks not found: ..." is for the user
+        if isinstance(error, PellucidError) or not _raised_by_harness(error):
+            raise
+        raise UsageError(f"lm-evaluation-harness: {error}") from None
+
+
+def _raised_by_harness(error: BaseException) -> bool:
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "lm_eval" in Path(frames[-1].filename).parts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _run_model
 
 if TYPE_CHECKING:
     from pellucid.glass.replay import Replay
@@ -38,7 +38,7 @@ def command(file: str, generate: bool, as_json: bool, **options: object) -> None
     from pellucid.glass.runfile import read_run
 
     run = read_run(file)
-    with _options.open_for_run(run) as llm:
+    with _run_model.open_for_run(run) as llm:
         done: Replay = llm.replay(run, way="generate" if generate else "rows")
         text_of = llm.tokenizer.token_text
         if as_json:

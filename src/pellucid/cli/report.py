@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _run_model
 
 
 @click.command(
@@ -58,7 +58,7 @@ def command(run_file: str, output: str | None, top: int, prompt_tokens: int, len
     run = read_run(run_file)
     if target != "-":
         check_target(Path(target))
-    with _options.open_for_run(run) as llm:
+    with _run_model.open_for_run(run) as llm:
         page = render(of_run(run, llm, Wanted(top, lens, prompt_tokens, _progress)))
     _write(target, page)
 

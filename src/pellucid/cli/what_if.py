@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _run_model
 
 
 @click.command(
@@ -29,7 +29,7 @@ def command(file: str, as_json: bool, **options: Any) -> None:
     from pellucid.glass.runfile import read_run
 
     run, sampling = read_run(file), _options.sampling_values()
-    with _options.open_for_run(run) as llm:
+    with _run_model.open_for_run(run) as llm:
         found = llm.what_if(run, **sampling)
         if as_json:
             click.echo(json.dumps(found.to_dict(), ensure_ascii=False, default=str))

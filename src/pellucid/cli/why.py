@@ -6,7 +6,7 @@ import json
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _run_model
 
 
 @click.command(
@@ -31,7 +31,7 @@ def command(file: str, step: int | None, branch: int, as_json: bool, **options: 
     from pellucid.glass.why import Why
 
     run = read_run(file)
-    with _options.open_for_run(run) as llm:
+    with _run_model.open_for_run(run) as llm:
         if step is not None:
             found = [llm.why(run, step, sample=branch)]
         else:

@@ -24,6 +24,15 @@ def test_arguments_of_the_model_are_this_commands_options(invoke, tiny):
     assert done.exit_code == 2 and "--model_args" in done.stderr
 
 
+@pytest.mark.slow
+def test_a_task_that_is_not_there_is_no_bug(tiny):
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed (extra: eval)")
+    done = run("eval", "-m", str(tiny), "--tasks", "no_such_task", timeout=300)
+    told = done.stderr.decode().splitlines()[-1]
+    assert done.returncode == 2 and told.startswith("pellucid: error: lm-evaluation-harness: ")
+    assert "no_such_task" in told and "bug" not in told
+
+
 @pytest.mark.slow  # the harness reads all of its task files first
 def test_a_task_from_a_file(tiny, tmp_path):
     pytest.importorskip("lm_eval", reason="lm_eval is not installed (extra: eval)")
