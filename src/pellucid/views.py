@@ -84,7 +84,9 @@ class Views:
         looked_for = _tokens(tokens, ids, wanted, llm.model.vocabulary_size)
         guard = llm._open_driver().exclusive
         at = np.array(wanted, np.int32)
-        return make_lens(llm.model, stream_of(captured)[rows], at, looked_for, check_count(k, "k"), guard)
+        threads = int(llm.settings["num_threads"].value)
+        stream = stream_of(captured)[rows]
+        return make_lens(llm.model, stream, at, looked_for, check_count(k, "k"), guard, threads)
 
     def attribution(
         self,

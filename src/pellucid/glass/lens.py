@@ -7,8 +7,10 @@ weights are read once for all of them, and the last layer's row gives the logits
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +21,7 @@ from pellucid.models.base import Model
 from pellucid.sampling.distribution import Distribution
 from pellucid.types import Array, Float32, Int32
 
-LOGITS_BYTES: Final = 8 << 20  # of logits that are there at a time: more leave the caches
+LOGITS_BYTES: Final = 16 << 20  # of logits that are there at a time: more leave the caches
 Guard = Callable[[], AbstractContextManager[None]]
 
 
@@ -88,51 +90,91 @@ def readout(model: Model, stream: Float32) -> Float32:
     return found
 
 
-def _entropy(logits: Float32, log_normalizer: float) -> float:
-    """In nats; float32, which is ten times as fast as Distribution.entropy and as good as what is kept of it."""
-    logprobs = logits - np.float32(log_normalizer)
-    return max(0.0, -float(np.dot(np.exp(logprobs), logprobs)))
+class _Columns:
+    """What is known of each row of logits, filled in as the rows come. rows: of all positions and layers."""
+
+    def __init__(self, rows: int, k: int, tokens: Int32, vocabulary: int, num_threads: int) -> None:
+        """tokens: int32 [rows], looked for in each row."""
+        self.tokens = tokens
+        self.top_ids = np.empty((rows, k), np.int32)
+        self.top_logprobs = np.empty((rows, k), np.float32)
+        self.ranks, self.logprobs = np.empty(rows, np.int32), np.empty(rows, np.float32)
+        self.entropies = np.empty(rows, np.float32)
+        # Temporary rows, for each thread: as large as they are, new ones would be new pages each time.
+        self._spare = [np.empty((2, vocabulary), np.float32) for _ in range(num_threads)]
+
+    def fill(self, first: int, logits: Float32, thread: int) -> None:
+        """Rows from `first` on."""
+        spare = self._spare[thread]
+        for i, row in enumerate(logits, first):
+            found, token = Distribution(row), int(self.tokens[i])
+            ids = found.top(self.top_ids.shape[1])
+            self.top_ids[i] = ids
+            self.top_logprobs[i] = [found.logprob(each) for each in ids]
+            self.logprobs[i], self.ranks[i] = found.logprob(token), found.rank(token)
+            self.entropies[i] = _entropy(row, found.log_normalizer, spare)
+
+    def fill_all(self, first: int, logits: Float32, pool: ThreadPoolExecutor | None) -> None:
+        """The same, by all threads: what takes time in it lets other threads run."""
+        count = len(self._spare)
+        cuts = [len(logits) * i // count for i in range(count + 1)]
+        if pool is None:
+            self.fill(first, logits, 0)
+            return
+        parts = [
+            pool.submit(self.fill, first + start, logits[start:stop], thread)
+            for thread, (start, stop) in enumerate(pairwise(cuts))
+        ]
+        for part in parts:
+            part.result()
 
 
-def make_lens(model: Model, stream: Float32, positions: Int32, tokens: Int32, k: int, guard: Guard) -> Lens:
+def _entropy(logits: Float32, log_normalizer: float, spare: Float32) -> float:
+    """In nats; float32, which is ten times as fast as Distribution.entropy and as good as what is kept of it. spare:
+    [2, vocabulary], to be overwritten."""
+    logprobs = np.subtract(logits, np.float32(log_normalizer), out=spare[0])
+    return max(0.0, -float(np.dot(np.exp(logprobs, out=spare[1]), logprobs)))
+
+
+def make_lens(
+    model: Model,
+    stream: Float32,
+    positions: Int32,
+    tokens: Int32,
+    k: int,
+    guard: Guard,
+    num_threads: int = 1,
+) -> Lens:
     """stream: [rows, layers + 1, width]; tokens: [rows], -1: the most probable of the last layer. guard: held while
-    the model's operations run."""
+    the model's operations run. num_threads: that read the logits."""
     rows, columns, width = stream.shape
     count = rows * columns
-    vocabulary = model.vocabulary_size
-    k = min(k, vocabulary)
-    top_ids = np.empty((count, k), np.int32)
-    top_logprobs = np.empty((count, k), np.float32)
-    ranks, logprobs = np.empty(count, np.int32), np.empty(count, np.float32)
-    entropies = np.empty(count, np.float32)
+    at_once = max(1, LOGITS_BYTES // (4 * model.vocabulary_size))
     wanted = tokens.astype(np.int32).copy()
-    flat = stream.reshape(count, width)
-    at_once = max(1, LOGITS_BYTES // (4 * vocabulary))
-    for start in range(
-        count - 1, -1, -at_once
-    ):  # from the end: the last layer comes before those that look for it
-        first = max(0, start - at_once + 1)
+    unknown = np.flatnonzero(wanted < 0)
+    for start in range(0, len(unknown), at_once):
+        some = unknown[start : start + at_once]
         with guard():
-            logits = readout(model, flat[first : start + 1])
-        for i in range(start, first - 1, -1):
-            found, row = Distribution(logits[i - first]), i // columns
-            ids = found.top(k)
-            if wanted[row] < 0:
-                wanted[row] = ids[0]
-            token = int(wanted[row])
-            top_ids[i] = ids
-            top_logprobs[i] = [found.logprob(each) for each in ids]
-            logprobs[i], ranks[i] = found.logprob(token), found.rank(token)
-            entropies[i] = _entropy(logits[i - first], found.log_normalizer)
+            logits = readout(model, stream[some, -1])
+        wanted[some] = [Distribution(row).top(1)[0] for row in logits]
+    found = _Columns(
+        count, min(k, model.vocabulary_size), np.repeat(wanted, columns), model.vocabulary_size, num_threads
+    )
+    flat = stream.reshape(count, width)
+    with ThreadPoolExecutor(num_threads) if num_threads > 1 else nullcontext() as pool:
+        for first in range(0, count, at_once):
+            with guard():
+                logits = readout(model, flat[first : first + at_once])
+            found.fill_all(first, logits, pool)
     names = ("embed", *map(str, range(columns - 1)))
     shape: Callable[[Array], Any] = lambda array: array.reshape(rows, columns, *array.shape[1:])  # noqa: E731
     return Lens(
         positions,
         names,
         wanted,
-        shape(top_ids),
-        shape(top_logprobs),
-        shape(ranks),
-        shape(logprobs),
-        shape(entropies),
+        shape(found.top_ids),
+        shape(found.top_logprobs),
+        shape(found.ranks),
+        shape(found.logprobs),
+        shape(found.entropies),
     )

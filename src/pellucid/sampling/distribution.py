@@ -57,4 +57,5 @@ class Distribution:
     def rank(self, token_id: int) -> int:
         """How many tokens come before it in the order of `top`."""
         logit = self.logits[token_id]
-        return int((self.logits > logit).sum() + (self.logits[:token_id] == logit).sum())
+        before = np.count_nonzero(self.logits > logit) + np.count_nonzero(self.logits[:token_id] == logit)
+        return int(before)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from tiny_checkpoints import make
 
 from pellucid import LLM, Capture, UsageError
+from pellucid.glass import lens as lens_module
 from pellucid.glass.attention import attention_weights
-from pellucid.glass.lens import lens_capture, readout, stream_of
+from pellucid.glass.lens import lens_capture, make_lens, readout, stream_of
 from pellucid.models.base import models
 from pellucid.sampling.distribution import Distribution
 
@@ -72,6 +75,23 @@ def test_some_positions_are_those_rows_of_all(llm):
         assert np.array_equal(getattr(some, name), getattr(whole, name)[[5, 10, 12]]), name
     named = llm.lens(IDS, positions=[5, 6], tokens=[7, 8])
     assert named.tokens.tolist() == [7, 8]
+
+
+def test_many_blocks_and_threads_are_one_block_on_one(llm, monkeypatch):
+    """Few rows of logits at a time, cut in the midst of a position."""
+    columns, rows = len(llm.model.layers) + 1, 12
+    stream = stream_of(llm.trace(IDS[:rows], lens_capture(columns - 1, (0, None))))
+    tokens = np.array([*IDS[1:rows], -1], np.int32)
+    tokens[4] = -1
+    given = (llm.model, stream, np.arange(rows, dtype=np.int32), tokens, 4, nullcontext)
+    whole = make_lens(*given)
+    for at_once, threads in ((7, 3), (2, 3), (1, 1)):  # with fewer rows than threads, too
+        monkeypatch.setattr(lens_module, "LOGITS_BYTES", at_once * 4 * llm.model.vocabulary_size)
+        parts = make_lens(*given, num_threads=threads)
+        for name in ("tokens", "top_ids", "top_logprobs", "ranks", "logprobs", "entropies"):
+            assert np.array_equal(getattr(parts, name), getattr(whole, name)), (name, at_once, threads)
+    for row in (4, rows - 1):
+        assert whole.tokens[row] == whole.top_ids[row, -1, 0] and whole.ranks[row, -1] == 0
 
 
 def test_settled():
