@@ -245,12 +245,16 @@ def check_interventions(given: object) -> tuple[Intervention, ...]:
 def check_array(value: object, what: str, dimensions: int) -> Float32:
     """A read-only copy. UsageError: not finite numbers in so many dimensions."""
     try:
-        array = np.array(value, np.float32)
+        with np.errstate(over="ignore"):  # what is too large is told below
+            array = np.array(value, np.float32)
     except (TypeError, ValueError):
         raise UsageError(f"{what}: expected an array of numbers, got {type(value).__name__}") from None
-    if array.ndim != dimensions or array.size == 0 or not np.isfinite(array).all():
+    if array.ndim != dimensions or array.size == 0:
+        raise UsageError(f"{what}: expected numbers in {dimensions} dimension(s), got shape {array.shape}")
+    wrong = array.size - np.count_nonzero(np.isfinite(array))
+    if wrong:
         raise UsageError(
-            f"{what}: expected finite numbers in {dimensions} dimension(s), got shape {array.shape}"
+            f"{what}: expected finite numbers (float32), got {wrong} of {array.size} that are not"
         )
     array.flags.writeable = False
     return array

@@ -110,6 +110,15 @@ def test_their_repr_has_shapes_in_place_of_arrays():
     assert repr(ForceToken(3, 77)) == "ForceToken(step=3, token_id=77)"
 
 
+def test_an_array_is_refused_for_what_is_wrong_with_it():
+    with pytest.raises(
+        UsageError, match=r"vector: expected finite numbers \(float32\), got 2 of 3 that are not"
+    ):
+        Steer(np.array([np.nan, 1, 1e39]), 3)
+    with pytest.raises(UsageError, match=r"vector: expected numbers in 1 dimension\(s\), got shape \(1, 3\)"):
+        Steer(np.zeros((1, 3)), 3)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return str(make(tmp_path_factory.mktemp("ab"), "llama", "gguf", "F32"))
