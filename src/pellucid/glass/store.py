@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import mmap
-import weakref
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final
 
 import numpy as np
 
@@ -16,6 +12,7 @@ from pellucid.glass.captured import Captured
 from pellucid.glass.flow import PIECE, Capture
 from pellucid.glass.shards import SHARD_BYTES, ShardFolder
 from pellucid.glass.sites import Place
+from pellucid.glass.slabs import Slab
 from pellucid.models.base import Model
 from pellucid.ops.base import SITES
 from pellucid.types import Array, Float32, Int32, Watch
@@ -26,41 +23,10 @@ _DTYPES: dict[str, type[np.generic]] = {
     "bfloat16": np.uint16,
 }  # bfloat16 as its bits
 _ENDLESS = 1 << 62
-SLAB_BYTES: Final = 16 << 20
-MOST_FREE: Final = 8  # slabs that are kept for the next capture
 
 
 class CaptureError(PellucidError):
     """A capture met its budget, or a value that its dtype cannot hold."""
-
-
-_free: list[mmap.mmap] = []  # slabs that nobody reads any more
-
-
-def _give_back(memory: mmap.mmap) -> None:
-    if len(_free) < MOST_FREE:
-        _free.append(memory)
-
-
-class _Slab:
-    """Memory for pieces, cut from large maps. What is not written is not touched. A few maps are kept once the last
-    array in them is gone: the first touch of a page costs as much as several copies into it."""
-
-    def __init__(self) -> None:
-        self._rest: Array = np.empty(0, np.uint8)
-
-    def array(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:
-        num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-        if num_bytes > SLAB_BYTES:
-            return np.empty(shape, dtype)
-        if num_bytes > len(self._rest):
-            memory = (
-                _free.pop() if _free else mmap.mmap(-1, SLAB_BYTES, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-            )
-            self._rest = np.frombuffer(memory, np.uint8)
-            weakref.finalize(self._rest, _give_back, memory).atexit = False
-        part, self._rest = self._rest[:num_bytes], self._rest[-(-num_bytes // 64) * 64 :]
-        return part.view(dtype).reshape(shape)
 
 
 @lru_cache(maxsize=256)
@@ -92,7 +58,7 @@ class CaptureWatch:
         self._full_at = self._stop  # positions from here on are left out
         self._end = start  # pieces are there up to here
         self._pieces: dict[str, list[Array]] = {site: [] for site in self._layers}
-        self._slab = _Slab()
+        self._slab = Slab()
         self._have = np.zeros(0, np.bool_)  # by position - start
         self._plain = capture.dtype == "float32" and capture.reduce is None
         self._piece_bytes = capture.position_bytes(model) * PIECE
