@@ -190,16 +190,23 @@ void tile_outputs(const PackedWeight& w, const uint8_t* panel, int64_t index, in
   for (int r = 0; r < R; ++r) write_outputs(acc[r], w, row + r, 16 * index);
 }
 
-// Panel number `index` of the matrix, which lies at `panel`, times all rows of x. follows: the next panel comes after it.
+// Memory that the next panel will be read from.
+struct Stream {
+  const uint8_t* at;
+  int64_t bytes;
+};
+
+// Panel number `index` of the matrix, which lies at `panel`, times all rows of x. The tiles ask for what comes next: the
+// first half of them for one stream, the others for the second, if there is one.
 template <class F>
-void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* panel, bool follows,
+void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* panel, Stream next, Stream second,
                      const uint8_t* xq) {
-  const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows;
-  const uint8_t* end = panel + w.panel_bytes;
-  const int64_t lines = (w.panel_bytes / 64 + blocks * tiles - 1) / (blocks * tiles);
+  const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows, half = second.bytes ? tiles / 2 : tiles;
   for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
-    const int64_t asked = tile * blocks * lines * 64;
-    const Ahead ahead{end + asked, follows && asked < w.panel_bytes ? lines : 0};
+    const Stream& stream = tile < half ? next : second;
+    const int64_t part = tile < half ? tile : tile - half, parts = tile < half ? half : tiles - half;
+    const int64_t lines = (stream.bytes / 64 + blocks * parts - 1) / (blocks * parts), asked = part * blocks * lines * 64;
+    const Ahead ahead{stream.at + asked, asked < stream.bytes ? lines : 0};
     const uint8_t* x = xq + row * blocks * kActivationBytes;
     switch (rows_of_tile(a.rows, tile)) {
 #define PELLUCID_CASE(n) \
@@ -230,8 +237,11 @@ template <int R> void split_tile(const PackedWeight& w, int64_t index, int64_t b
 void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* xq, uint8_t* joined) {
   const int64_t blocks = a.inputs / 32;
   if (joined) {
-    join_panel(w.data + index * w.panel_bytes, w.lower + index * blocks * quant::kNibbleBytes, blocks, joined);
-    return quantised_panel<Packed<Format::Q8_0>>(a, w, index, joined, false, xq);
+    const uint8_t *upper = w.data + index * w.panel_bytes, *lower = w.lower + index * blocks * quant::kNibbleBytes;
+    join_panel(upper, lower, blocks, joined);
+    const int64_t upper_bytes = w.panel_bytes, lower_bytes = blocks * quant::kNibbleBytes;
+    return quantised_panel<Packed<Format::Q8_0>>(a, w, index, joined, {upper + upper_bytes, upper_bytes},
+                                                 {lower + lower_bytes, lower_bytes}, xq);
   }
   for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
     const uint8_t* x = xq + row * blocks * kActivationBytes;
@@ -255,12 +265,13 @@ void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, cons
 
 void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, uint8_t* joined) {
   if (w.lower) return split_panel(a, w, panel, xq, joined);
+  const uint8_t* at = w.data + panel * w.panel_bytes;
   switch (static_cast<Format>(w.format)) {
     case Format::F32: return float_panel<Format::F32>(a, w, panel);
     case Format::F16: return float_panel<Format::F16>(a, w, panel);
     case Format::BF16: return float_panel<Format::BF16>(a, w, panel);
 #define PELLUCID_FORMAT(name) \
-  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, w.data + panel * w.panel_bytes, true, xq);
+  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, at, {at + w.panel_bytes, w.panel_bytes}, {}, xq);
       PELLUCID_FORMAT(Q4_0)
       PELLUCID_FORMAT(Q4_1)
       PELLUCID_FORMAT(Q5_0)
