@@ -77,17 +77,22 @@ def test_captures_of_a_batch_are_those_of_the_slow_way(llm, monkeypatch):
             assert np.array_equal(a.captured[site], b.captured[site]), site
 
 
-def test_what_watched_goes_with_the_next_pass(llm):
-    """Nothing that is kept from pass to pass keeps a capture's memory, and no cycle does."""
-    result = llm.generate(PROMPTS[0], **DECODING, capture=Capture())
-    engine = llm._need().engine
-    watch = weakref.ref(engine._watching._parts[0].watch)
-    assert isinstance(watch(), CaptureWatch)
+def test_what_watched_goes_with_its_request(llm, monkeypatch):
+    """Nothing of the engine keeps a capture's memory once its sequence has ended, and no cycle does."""
+    watches = []
+    init = CaptureWatch.__init__
+
+    def noted(self, *args, **more):
+        watches.append(weakref.ref(self))
+        init(self, *args, **more)
+
+    monkeypatch.setattr(CaptureWatch, "__init__", noted)
     gc.disable()
     try:
-        del result
-        llm.generate(PROMPTS[1], **DECODING)
-        assert watch() is None
+        results = llm.generate(PROMPTS[:2], **DECODING, capture=Capture())
+        assert len(watches) == 2
+        del results
+        assert [watch() for watch in watches] == [None, None]
     finally:
         gc.enable()
 

@@ -65,6 +65,13 @@ class BatchBuilder:
             self._watched = batch, replace(batch, watch=watch)
         return self._watched[1]
 
+    def forget(self, sequence: Sequence) -> None:
+        """Holds nothing of a sequence that has ended."""
+        self._watched = None
+        for i, owner in enumerate(self._owners):
+            if owner is not None and owner[0] is sequence:
+                self._owners[i] = None
+
     def _views(self, rows: int, num_sequences: int, num_logits: int, choice_only: bool) -> Batch:
         last = self._last
         shape = (rows, num_sequences, num_logits, choice_only)

@@ -135,6 +135,8 @@ class Engine:
     def _end(self, sequence: Sequence) -> None:
         if sequence.watch is not None:  # nothing is computed of its last token; rejected drafts go
             sequence.watch.cut(sequence.num_tokens - 1)
+            self._watching = None  # what it took is its owner's alone from here on
+            self._builder.forget(sequence)
         for member in _members(sequence):
             self.scheduler.remove(member)
         live = self._live[sequence.request_id]
