@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from pellucid import _native
-from pellucid.loading import LoadOptions, load
+from pellucid.front.loading import LoadOptions, load
 from pellucid.types import Batch
 
 LLAMA_FORMATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0"}

@@ -17,7 +17,7 @@ from time import perf_counter
 from typing import Any
 
 from pellucid import LLM, Capture, Recorder
-from pellucid.driver import Driver
+from pellucid.serving.driver import Driver
 
 
 class Timed:

@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from pellucid import LLM, Recorder, read_run
-from pellucid import recorder as recorder_module
+from pellucid.front import recorder as recorder_module
+from pellucid.front.recorder import RequestRecord
 from pellucid.glass.digests import DigestWatch
 from pellucid.glass.run_writer import RunWriter
-from pellucid.recorder import RequestRecord
 
 PROMPT = "The best way to learn a new skill is"
 

@@ -13,14 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pellucid.async_llm import AsyncLLM
-    from pellucid.async_stream import AsyncStream
-    from pellucid.beams import BeamResult, StochasticBeamResult, WeightedOutput
-    from pellucid.certificate import Certificate, Verification
-    from pellucid.chat_answer import ChatAnswer, ChatChunk
-    from pellucid.chat_session import ChatSession
-    from pellucid.chat_turn import ChatTurn
-    from pellucid.contrastive_search import ContrastiveResult
+    from pellucid.chat.answer import ChatAnswer, ChatChunk
+    from pellucid.chat.session import ChatSession
+    from pellucid.chat.turn import ChatTurn
     from pellucid.errors import (
         ChatFileError,
         ContextOverflowError,
@@ -34,12 +29,14 @@ if TYPE_CHECKING:
         UnsupportedModelError,
         UsageError,
     )
-    from pellucid.generation import Generation
+    from pellucid.front.recorder import Recorder
     from pellucid.glass.captured import Captured
     from pellucid.glass.flow import Capture
     from pellucid.glass.intervene import ForceToken, MeanAblate, Patch, Scale, Steer, ZeroAblate
     from pellucid.glass.run import Run
     from pellucid.glass.runfile import read_run
+    from pellucid.held.generation import Generation
+    from pellucid.held.steps import Candidate, Step, StepRecord
     from pellucid.info import ModelInfo, inspect_model
     from pellucid.llm import LLM
     from pellucid.outputs import (
@@ -52,14 +49,17 @@ if TYPE_CHECKING:
         Timings,
         TokenLogprobs,
     )
-    from pellucid.recorder import Recorder
-    from pellucid.reranking import Consensus, Ranked, Reranked
     from pellucid.sampling.params import SamplingParams
     from pellucid.scoring.results import Perplexity, Score, Scores, StringProbability
-    from pellucid.search import Bounds, SearchOutput, SearchResult
+    from pellucid.search.beams import BeamResult, StochasticBeamResult, WeightedOutput
+    from pellucid.search.certificate import Certificate, Verification
+    from pellucid.search.contrastive import ContrastiveResult
+    from pellucid.search.reranking import Consensus, Ranked, Reranked
+    from pellucid.search.search import Bounds, SearchOutput, SearchResult
+    from pellucid.serving.async_llm import AsyncLLM
+    from pellucid.serving.async_stream import AsyncStream
+    from pellucid.serving.stream import Stream
     from pellucid.settings import Setting, Settings
-    from pellucid.steps import Candidate, Step, StepRecord
-    from pellucid.stream import Stream
     from pellucid.text.answers.spans import ToolCall
     from pellucid.text.tokenizer import Tokenizer, load_tokenizer
     from pellucid.weights.locate import locate
@@ -140,19 +140,19 @@ __all__ = [
 
 _HOMES = {
     "LLM": "llm",
-    "AsyncLLM": "async_llm",
-    "AsyncStream": "async_stream",
-    "ChatSession": "chat_session",
-    "ChatTurn": "chat_turn",
+    "AsyncLLM": "serving.async_llm",
+    "AsyncStream": "serving.async_stream",
+    "ChatSession": "chat.session",
+    "ChatTurn": "chat.turn",
     "ToolCall": "text.answers.spans",
-    **dict.fromkeys(("ChatAnswer", "ChatChunk"), "chat_answer"),
+    **dict.fromkeys(("ChatAnswer", "ChatChunk"), "chat.answer"),
     "SamplingParams": "sampling.params",
-    "Generation": "generation",
-    **dict.fromkeys(("Candidate", "Step", "StepRecord"), "steps"),
-    "Recorder": "recorder",
+    "Generation": "held.generation",
+    **dict.fromkeys(("Candidate", "Step", "StepRecord"), "held.steps"),
+    "Recorder": "front.recorder",
     "Run": "glass.run",
     "read_run": "glass.runfile",
-    "Stream": "stream",
+    "Stream": "serving.stream",
     "Tokenizer": "text.tokenizer",
     "load_tokenizer": "text.tokenizer",
     "locate": "weights.locate",
@@ -168,11 +168,11 @@ _HOMES = {
         "outputs",
     ),
     **dict.fromkeys(("DraftPass", "SpeculationCounts"), "outputs"),
-    **dict.fromkeys(("BeamResult", "StochasticBeamResult", "WeightedOutput"), "beams"),
-    "ContrastiveResult": "contrastive_search",
-    **dict.fromkeys(("Certificate", "Verification"), "certificate"),
-    **dict.fromkeys(("Consensus", "Ranked", "Reranked"), "reranking"),
-    **dict.fromkeys(("Bounds", "SearchOutput", "SearchResult"), "search"),
+    **dict.fromkeys(("BeamResult", "StochasticBeamResult", "WeightedOutput"), "search.beams"),
+    "ContrastiveResult": "search.contrastive",
+    **dict.fromkeys(("Certificate", "Verification"), "search.certificate"),
+    **dict.fromkeys(("Consensus", "Ranked", "Reranked"), "search.reranking"),
+    **dict.fromkeys(("Bounds", "SearchOutput", "SearchResult"), "search.search"),
     **dict.fromkeys((name for name in __all__ if name.endswith("Error")), "errors"),
 }
 

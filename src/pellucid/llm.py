@@ -6,33 +6,33 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from pellucid.choosing import Choosing
 from pellucid.errors import UsageError
-from pellucid.hindsight import Hindsight
-from pellucid.loading import DEFAULT_MODEL, LoadOptions
-from pellucid.looking import looking_of
-from pellucid.many import generate_all, in_windows, run_many
-from pellucid.open_model import OpenModel
+from pellucid.front.choosing import Choosing
+from pellucid.front.hindsight import Hindsight
+from pellucid.front.loading import DEFAULT_MODEL, LoadOptions
+from pellucid.front.looking import looking_of
+from pellucid.front.open_model import OpenModel
+from pellucid.front.reporting import Reporting
+from pellucid.front.sessions import Sessions
+from pellucid.front.views import Views
 from pellucid.outputs import GenerationResult
 from pellucid.prompts import (
     check_flag,
     check_template_variables,
     split_prompts,
 )
-from pellucid.reporting import Reporting
 from pellucid.scoring.front import Scoring
-from pellucid.sessions import Sessions
-from pellucid.stream import Stream
-from pellucid.views import Views
+from pellucid.serving.many import generate_all, in_windows, run_many
+from pellucid.serving.stream import Stream
 
 if TYPE_CHECKING:
     from pellucid import _native
     from pellucid.fetch.progress import Progress
+    from pellucid.front.recorder import Recorder
     from pellucid.glass.flow import Capture
     from pellucid.glass.intervene import Intervention
-    from pellucid.recorder import Recorder
-    from pellucid.running import RunningRequest
     from pellucid.sampling.params import SamplingParams
+    from pellucid.serving.running import RunningRequest
     from pellucid.types import Float32
 
     Record = Recorder | str | os.PathLike[str] | None
@@ -314,7 +314,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
         Errors: those of `generate`, ConstraintError (the schema), IncompleteJSONError (max_tokens or the context cut
         it; `.text` is what there was), Pydantic's ValidationError where the model checks more than its schema says.
         """
-        from pellucid.structured import generate_json
+        from pellucid.front.structured import generate_json
 
         return generate_json(self, prompt, schema, params, overrides)
 

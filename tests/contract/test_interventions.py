@@ -107,10 +107,10 @@ def test_one_of_eight_changes_one_row_only(llm):
     plain = llm.generate(PROMPT, **NEW, temperature=1.0, seed=3, logprobs=4)
     alone = llm.generate(PROMPT, **NEW, temperature=1.0, seed=3, logprobs=4, interventions=changes)
     assert alone.logprobs[0] != plain.logprobs[0]
-    from pellucid.many import generate_all
+    from pellucid.serving.many import generate_all
 
     with opened(make_folder(llm), *llm.made_of) as fresh:
-        from pellucid.looking import looking_of
+        from pellucid.front.looking import looking_of
 
         (look,) = looking_of(None, changes, 1)
         params = {**NEW, "temperature": 1.0, "seed": 3, "logprobs": 4}

@@ -12,9 +12,9 @@ from pellucid.cli._why import branch_table, token_table, why_table
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
-    from pellucid.chat_answer import ChatAnswer
-    from pellucid.chat_session import ChatSession
-    from pellucid.chat_turn import ChatTurn
+    from pellucid.chat.answer import ChatAnswer
+    from pellucid.chat.session import ChatSession
+    from pellucid.chat.turn import ChatTurn
     from pellucid.llm import LLM
 
 WHY_TOKENS = 20  # that /why shows of an answer's end

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console
 from pellucid.errors import UsageError
-from pellucid.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions
+from pellucid.front.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions
 from pellucid.settings import COMMAND_LINE
 
 if TYPE_CHECKING:

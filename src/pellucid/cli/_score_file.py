@@ -86,8 +86,8 @@ class _Run:
         first = next(undone, None)
         if first is None:
             return
-        from pellucid.progress_bar import prompts_bar
         from pellucid.scoring.many import score_items
+        from pellucid.serving.progress_bar import prompts_bar
 
         def items() -> Iterator[tuple[Any, Any]]:
             for line in self._with(first, undone):

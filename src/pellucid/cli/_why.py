@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from pellucid.cli import _console
 
 if TYPE_CHECKING:
-    from pellucid.chat_session import ChatSession
+    from pellucid.chat.session import ChatSession
     from pellucid.outputs import TokenLogprobs
     from pellucid.text.tokenizer import Tokenizer
 

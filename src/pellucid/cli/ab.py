@@ -13,7 +13,7 @@ from pellucid.cli import _console, _options
 from pellucid.glass.words import cells, padded
 
 if TYPE_CHECKING:
-    from pellucid.comparing import Comparison
+    from pellucid.front.comparing import Comparison
     from pellucid.outputs import Alternative
 
 _ANY_WIDTH = 1 << 20  # no terminal, no limit

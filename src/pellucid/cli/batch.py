@@ -14,7 +14,7 @@ from pellucid.cli._batch_output import Pipe, ResultFile, result_line
 from pellucid.errors import PellucidError, UsageError
 
 if TYPE_CHECKING:
-    from pellucid.many import Job
+    from pellucid.serving.many import Job
 
 
 @click.command(
@@ -95,8 +95,8 @@ class Batch:
         first = next(self._undone(lines), None)
         if first is None:
             return
-        from pellucid.many import run_jobs
-        from pellucid.progress_bar import prompts_bar
+        from pellucid.serving.many import run_jobs
+        from pellucid.serving.progress_bar import prompts_bar
 
         def jobs() -> Iterator[Job[Line]]:
             yield from self._jobs(first)
@@ -124,7 +124,7 @@ class Batch:
 
     def _jobs(self, line: Line) -> Iterator[Job[Line]]:
         """The job of a line; none if the line itself is wrong, which is its result."""
-        from pellucid.many import Job
+        from pellucid.serving.many import Job
 
         self._due.append(line.index)
         if line.error is not None:

@@ -13,7 +13,7 @@ import click
 
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console, _options
-from pellucid.loading import LoadOptions
+from pellucid.front.loading import LoadOptions
 
 if TYPE_CHECKING:
     from pellucid.limits import Limits

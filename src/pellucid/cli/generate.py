@@ -12,10 +12,10 @@ from pellucid.cli import _console, _options
 from pellucid.settings import option_of
 
 if TYPE_CHECKING:
+    from pellucid.front.recorder import Recorder
     from pellucid.llm import LLM
     from pellucid.outputs import Chunk, GenerationResult
-    from pellucid.recorder import Recorder
-    from pellucid.stream import Stream
+    from pellucid.serving.stream import Stream
 
 
 @click.command(
@@ -150,7 +150,7 @@ def _recorder(options: dict[str, Any]) -> Recorder | None:
         if options["record_layers"]:
             raise click.UsageError("--record-layers is part of a record; add --record FILE")
         return None
-    from pellucid.recorder import Recorder
+    from pellucid.front.recorder import Recorder
 
     return Recorder(options["record"], layers=options["record_layers"])
 

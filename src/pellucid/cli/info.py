@@ -10,7 +10,7 @@ import click
 
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console, _options
-from pellucid.loading import DEFAULT_MODEL
+from pellucid.front.loading import DEFAULT_MODEL
 
 
 @click.command(

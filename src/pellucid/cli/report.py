@@ -47,10 +47,10 @@ KV format, context and backend are those of the run, or as given here.
 )
 def command(run_file: str, output: str | None, top: int, prompt_tokens: int, lens: bool, **_: object) -> None:
     """Make a page of HTML that shows a run."""
+    from pellucid.front.reporting import check_target
     from pellucid.glass.runfile import read_run
     from pellucid.report.gather import Wanted, of_run
     from pellucid.report.page import render
-    from pellucid.reporting import check_target
 
     target = output if output is not None else str(Path(run_file).with_suffix(".html"))
     if target != "-" and os.path.realpath(target) == os.path.realpath(run_file):
@@ -69,7 +69,7 @@ def _progress(line: str) -> None:
 
 
 def _write(target: str, page: str) -> None:
-    from pellucid.reporting import write_page
+    from pellucid.front.reporting import write_page
 
     if target == "-":
         sys.stdout.buffer.write(page.encode("utf-8"))

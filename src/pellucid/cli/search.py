@@ -12,7 +12,7 @@ import click
 from pellucid.cli import _console, _options, _strategies
 
 if TYPE_CHECKING:
-    from pellucid.search import Bounds, SearchOutput, SearchResult
+    from pellucid.search.search import Bounds, SearchOutput, SearchResult
 
 # Sampling parameters that the command has flags of its own for.
 _OWN = ("max_tokens", "min_tokens", "n")

@@ -10,7 +10,7 @@ import click
 from pellucid.cli import _console, _options
 
 if TYPE_CHECKING:
-    from pellucid.generation import Generation
+    from pellucid.held.generation import Generation
     from pellucid.llm import LLM
 
 

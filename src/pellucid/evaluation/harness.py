@@ -21,10 +21,10 @@ from tqdm import tqdm
 from pellucid.errors import PellucidError, TemplateError, UsageError
 from pellucid.evaluation.arguments import Wanted, cut, wanted
 from pellucid.llm import LLM
-from pellucid.many import Job, run_jobs
 from pellucid.scoring.encode import prefix_id, rolling_windows
 from pellucid.scoring.many import score_items
 from pellucid.scoring.results import Scores
+from pellucid.serving.many import Job, run_jobs
 
 SLICE = 2048  # requests whose tokens are in memory at once
 DEFAULT_LENGTH = 256  # tokens to generate where a task does not say, as in the harness's own models

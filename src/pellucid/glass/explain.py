@@ -15,13 +15,13 @@ from math import exp
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
-from pellucid.past_rows import choice_at, past_rows
+from pellucid.held.past_rows import choice_at, past_rows
 from pellucid.sampling.distribution import Distribution
 from pellucid.sampling.record import ChoiceRecord
 from pellucid.sampling.values import as_int
 
 if TYPE_CHECKING:
-    from pellucid.generation import Generation
+    from pellucid.held.generation import Generation
     from pellucid.llm import LLM
     from pellucid.sampling.params import SamplingParams
     from pellucid.types import Float32, Int32

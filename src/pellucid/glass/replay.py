@@ -14,6 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import RunFileError, UsageError
+from pellucid.front.looking import looking_of
 from pellucid.glass.choices import SAMPLED, Choices
 from pellucid.glass.diff import Parting, parting, spoken, step_parting
 from pellucid.glass.digests import DigestWatch
@@ -21,7 +22,6 @@ from pellucid.glass.intervention_file import interventions_from_data
 from pellucid.glass.rows import RunHistory, check_model, numbers_differ, walk
 from pellucid.glass.run import DRAWN, Run, RunBranch, RunToken
 from pellucid.glass.runfile import read_run
-from pellucid.looking import looking_of
 from pellucid.types import Float32
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _by_generating(llm: LLM, run: Run, done: Replay) -> None:
 
 def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path, *, layers: bool) -> None:
     """All of them at a time, recorded in the same order."""
-    from pellucid.recorder import Recorder
+    from pellucid.front.recorder import Recorder
 
     with Recorder(path, layers=layers) as recorder:
         recorder.attach(llm)

@@ -38,9 +38,9 @@ from pellucid.sampling.record import ChoiceRecord
 from pellucid.sampling.sampler import Sampler, StepOf
 
 if TYPE_CHECKING:
-    from pellucid.generation import Generation
     from pellucid.glass.intervene import Intervention
     from pellucid.glass.record import Record
+    from pellucid.held.generation import Generation
     from pellucid.llm import LLM
     from pellucid.outputs import GenerationResult
     from pellucid.settings import Settings

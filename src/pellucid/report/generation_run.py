@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.branches import parting
 from pellucid.glass.apply import interventions_of
 from pellucid.glass.intervention_file import interventions_to_data
 from pellucid.glass.run import PROMPT, Plan, RunBranch, RunToken
+from pellucid.held.branches import parting
 
 if TYPE_CHECKING:
-    from pellucid.branches import Branch
-    from pellucid.generation import Generation
+    from pellucid.held.branches import Branch
+    from pellucid.held.generation import Generation
 
 
 def branches_of(generation: Generation) -> tuple[list[RunBranch], list[str]]:

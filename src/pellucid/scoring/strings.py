@@ -19,8 +19,8 @@ import numpy as np
 from pellucid.scoring.results import StringProbability
 
 if TYPE_CHECKING:
-    from pellucid.driver import Driver
     from pellucid.engine.held import Held
+    from pellucid.serving.driver import Driver
     from pellucid.text.tokenizer import Tokenizer
     from pellucid.types import Float32
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from pellucid.sampling.distribution import Distribution
 
 if TYPE_CHECKING:
-    from pellucid.driver import Driver
     from pellucid.engine.held import Held
+    from pellucid.serving.driver import Driver
     from pellucid.types import Float32
 
 WINDOW = 32  # contexts whose tries are in the engine at once

@@ -16,12 +16,12 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
-from pellucid.past_rows import past_rows
+from pellucid.held.past_rows import past_rows
 from pellucid.sampling.distribution import Distribution
 from pellucid.tui.probabilities import MOST_COLOURED, Probabilities
 
 if TYPE_CHECKING:
-    from pellucid.generation import Generation
+    from pellucid.held.generation import Generation
     from pellucid.llm import LLM
     from pellucid.types import Float32
 

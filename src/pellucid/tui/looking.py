@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from pellucid.errors import PellucidError
 from pellucid.glass.words import cut
-from pellucid.past_rows import choice_at, processed_at
+from pellucid.held.past_rows import choice_at, processed_at
 from pellucid.sampling.distribution import Distribution
 from pellucid.tui.view import PROMPT, BranchRow, Cell, LayerRow, Layers, Look, Row, View
 
 if TYPE_CHECKING:
-    from pellucid.generation import Generation
+    from pellucid.held.generation import Generation
     from pellucid.llm import LLM
     from pellucid.sampling.record import ChoiceRecord
     from pellucid.tui.debugger import Debugger

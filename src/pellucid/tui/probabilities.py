@@ -5,13 +5,13 @@ from __future__ import annotations
 from math import exp
 from typing import TYPE_CHECKING
 
-from pellucid.past_rows import past_rows
+from pellucid.held.past_rows import past_rows
 from pellucid.sampling.distribution import Distribution
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pellucid.generation import Generation
+    from pellucid.held.generation import Generation
     from pellucid.types import Float32
 
 PIECE = 128  # positions computed at a time, so that a long prompt can be given up

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from pellucid.glass.words import cells, cut
-from pellucid.steps import FORCED, GIVEN
+from pellucid.held.steps import FORCED, GIVEN
 from pellucid.tui.style import MARKED, OWN, level, visible
 from pellucid.tui.view import Cell, View
 

@@ -10,7 +10,7 @@ import pytest
 
 from pellucid import LLM, SamplingParams
 from pellucid.errors import ConstraintError, PellucidError, UsageError
-from pellucid.structured import IncompleteJSONError
+from pellucid.front.structured import IncompleteJSONError
 
 SCHEMA = {
     "type": "object",

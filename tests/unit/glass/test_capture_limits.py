@@ -67,8 +67,8 @@ def test_a_budget_met_on_the_way_ends_the_request_before_that_pass(llm):
     with pytest.raises(CaptureError, match="position 64 would exceed the budget"):
         generation.run()
     assert generation.captured.positions.tolist() == list(range(64))
-    from pellucid.looking import looking_of
-    from pellucid.many import generate_all
+    from pellucid.front.looking import looking_of
+    from pellucid.serving.many import generate_all
 
     (look,) = looking_of(Capture(budget=64 * per_position, when_full="error"), (), 1)
     plain = llm.generate(PROMPT, **NEW)

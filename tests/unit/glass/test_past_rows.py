@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pellucid.errors import UsageError
-from pellucid.past_rows import choice_at, past_rows
+from pellucid.held.past_rows import choice_at, past_rows
 
 
 def test_rows_have_the_bits_of_one_pass(glass_llm):

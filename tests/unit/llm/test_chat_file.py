@@ -18,8 +18,8 @@ import pytest
 from chat_models import WEATHER
 
 from pellucid import LLM
-from pellucid import session_file as container
 from pellucid.errors import ChatFileError, PellucidError, SessionFileError, UsageError
+from pellucid.held import session_file as container
 
 PARAMS: dict[str, Any] = {"max_tokens": 9, "temperature": 1.0, "seed": 3, "logprobs": 2}
 

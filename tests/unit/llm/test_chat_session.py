@@ -8,7 +8,7 @@ import pytest
 from chat_models import WEATHER
 
 from pellucid import LLM
-from pellucid.chat_answer import ChatAnswer
+from pellucid.chat.answer import ChatAnswer
 from pellucid.errors import ContextOverflowError, PellucidError, TemplateError, UsageError
 from pellucid.outputs import Chunk, Counts, GenerationResult, Sample, Timings
 from pellucid.settings import Settings

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from pellucid.interrupts import HeldInterrupts
+from pellucid.serving.interrupts import HeldInterrupts
 
 
 def test_an_interrupt_waits_for_the_end():

@@ -19,8 +19,8 @@ class Clock:
             return step()
 
         monkeypatch.setattr(engine, "step", stepped)
-        monkeypatch.setattr("pellucid.driver.perf_counter", lambda: self.now)
-        monkeypatch.setattr("pellucid.running.perf_counter", lambda: self.now)
+        monkeypatch.setattr("pellucid.serving.driver.perf_counter", lambda: self.now)
+        monkeypatch.setattr("pellucid.serving.running.perf_counter", lambda: self.now)
 
 
 def idle(llm):

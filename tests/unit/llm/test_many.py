@@ -8,7 +8,7 @@ import random
 import pytest
 
 from pellucid import LLM, PellucidError, SamplingParams, UsageError
-from pellucid.progress_bar import prompts_bar
+from pellucid.serving.progress_bar import prompts_bar
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_a_vote_counts_what_was_extracted(model, samples):
 
 
 def test_a_pattern_reads_the_last_match(model):
-    from pellucid.reranking import _extractor
+    from pellucid.search.reranking import _extractor
 
     assert _extractor(r"answer is (\d+)")("the answer is 3, no, the answer is 14.") == "14"
     assert _extractor(r"\d+\s*$")("one 1 two 22 ") == "22"

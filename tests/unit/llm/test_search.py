@@ -161,8 +161,8 @@ def test_threads_do_not_change_the_result(model, tiny_path):
 def test_mass_is_conserved_and_bounds_close(model, every, kind):
     from pellucid.decoding.exact import ExactSearch
     from pellucid.decoding.goal import Goal
-    from pellucid.held_tree import HeldTree
-    from pellucid.search_space import space_of
+    from pellucid.search.space import space_of
+    from pellucid.search.tree import HeldTree
 
     overrides, constraint, least, must_end = KINDS[kind]
     space, _ = space_of(model, PROMPT, None, T, least, constraint, None, overrides)

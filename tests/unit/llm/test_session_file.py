@@ -15,8 +15,8 @@ import pytest
 from tiny_checkpoints import make
 
 from pellucid import LLM
-from pellucid import session_file as container
 from pellucid.errors import SessionFileError, UsageError
+from pellucid.held import session_file as container
 
 PROMPT = "Once upon a time there was"
 PARAMS = {

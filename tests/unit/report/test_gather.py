@@ -330,7 +330,7 @@ def test_report_takes_what_there_is_and_refuses_the_rest(llm: LLM, path: Path, t
 
 
 def test_a_page_that_does_not_fit_names_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pellucid.reporting import write_page
+    from pellucid.front.reporting import write_page
 
     def full(self: Path, *_: Any, **__: Any) -> int:
         self.touch()

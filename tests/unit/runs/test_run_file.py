@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from pellucid import LLM, Recorder, RunFileError, UsageError, read_run
+from pellucid.front.recorder import MOST_WAITING
 from pellucid.glass.frames import MAGIC, FrameReader, FrameWriter, check_byte
 from pellucid.glass.run import Plan, RunDrop, RunToken
 from pellucid.glass.run_writer import RunWriter, plan_data
-from pellucid.recorder import MOST_WAITING
 from pellucid.settings import Setting, Settings
 
 PROMPT = "Once upon a time there was"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pellucid.errors import PellucidError, UsageError
-from pellucid.past_rows import choice_at
+from pellucid.held.past_rows import choice_at
 from pellucid.tui import probabilities
 from pellucid.tui.debugger import Debugger
 from pellucid.tui.looking import MOST_ROWS, make_layers, make_view

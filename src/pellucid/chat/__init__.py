@@ -1,0 +1,1 @@
+"""Conversations kept as tokens: turns, branches, answers taken apart, files."""
