@@ -87,6 +87,8 @@ def command(prompt: str | None, **options: Any) -> None:
         raise click.UsageError(
             "--parse-special does not go with --chat: a message never becomes control tokens"
         )
+    if options["record"] == "-":
+        raise click.UsageError("--record: expected the name of a file, got - (the text goes to stdout)")
     sampling = _options.sampling_values()
     with _options.open_llm() as llm:
         if text is None:  # --show-settings alone

@@ -25,6 +25,7 @@ def attention_weights(model: Model, captured: Captured, layer: int, kv_format: s
     kernels but for their float32 rounding. UsageError: not every position from 0 on was captured."""
     number = layer % len(model.layers)
     spec = model.layers[number]
+    captured.need("attention", dict.fromkeys(ATTENTION_SITES, (number,)))
     check_complete(captured)
     head_dim, kv_heads = spec.head_dim, spec.num_kv_heads
     q, k = captured.at("q", number), captured.at("k", number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -158,6 +158,18 @@ class Captured:
         from pellucid.report.notebook import captured_html
 
         return captured_html(self)
+
+    def need(self, what: str, places: Mapping[str, Iterable[int]]) -> None:
+        """UsageError: the values of these layers (by site) are not all there. what: who needs them."""
+        self._need_values(what)
+        for site, layers in places.items():
+            lacking = next((layer for layer in layers if layer not in self._layers.get(site, ())), None)
+            if lacking is not None:
+                wanted = ", ".join(f'"{name}"' for name in places)
+                raise UsageError(
+                    f"{what}: {site!r} was not captured of layer {lacking}; capture with Capture(sites=({wanted})), or "
+                    "give the text instead"
+                )
 
     def _need_values(self, what: str) -> None:
         if self.capture.reduce is not None:

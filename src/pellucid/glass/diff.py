@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pellucid.glass.run import Plan, Run, RunBranch, RunToken
+from pellucid.glass.words import listed
 from pellucid.settings import Settings
 
 # What changes no bit: a difference in it never is why two runs part.
@@ -56,7 +57,7 @@ class BranchDiff:
     why: str
 
 
-@dataclass
+@dataclass(repr=False)
 class RunDiff:
     """model, build: what differs of the fingerprints and of what computed. branches: of those that both runs have."""
 
@@ -88,6 +89,12 @@ class RunDiff:
             told += [f"  {change}" for change in branch.changes]
             told += [f"  {change} (changes no bit)" for change in branch.harmless]
         return told
+
+    def __repr__(self) -> str:
+        parted = sum(1 for branch in self.branches if branch.parting)
+        counts = f"{len(self.a.branches)} and {len(self.b.branches)} branches"
+        found = "the same" if self.same else f"{counts}, {parted} of them part"
+        return f"<RunDiff of {self.a.path} and {self.b.path}: {found}>"
 
     def to_dict(self) -> dict[str, Any]:
         from dataclasses import asdict
@@ -200,13 +207,13 @@ def _why(found: Parting | None, changes: list[Change], a: RunBranch, b: RunBranc
     settings = [change.name for change in changes]
     if found.what in ("layer", "hidden state"):
         return (
-            f"; why: another {_list(numbers)}"
+            f"; why: another {listed(numbers)}"
             if numbers
             else "; why: unknown: model, arithmetic and tokens are the same"
         )
     reasons = settings + ([] if _compared(a, b, found) else numbers)
     if reasons:
-        return f"; why: another {_list(reasons)}"
+        return f"; why: another {listed(reasons)}"
     return (
         "; why: unknown: the settings are the same"
         if _compared(a, b, found)
@@ -256,7 +263,3 @@ def _shown(value: Any, origin: str) -> str:
     text = repr(value)
     text = text if len(text) <= 40 else text[:37] + "..."
     return f"{text} ({origin})" if origin else text
-
-
-def _list(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

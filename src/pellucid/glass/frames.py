@@ -18,6 +18,7 @@ from pellucid.errors import RunFileError
 MAGIC = b"pllcdrun"
 HEAD, TAIL = 5, 4  # bytes around a payload
 MOST = (1 << 24) - 1  # bytes of a payload
+_NO_FILE = "is a folder, a device or a pipe; give a file"
 
 
 def check_byte(head: bytes) -> int:
@@ -99,7 +100,7 @@ def _check_replaceable(path: str) -> None:
     if not os.path.lexists(path):
         return
     if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError("is a folder, a device or a pipe; give a file")
+        raise ValueError(_NO_FILE)
     if os.path.isfile(path) and os.path.getsize(path):
         with open(path, "rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
@@ -113,6 +114,8 @@ class FrameReader:
     def __init__(self, path: str) -> None:
         self.path = path
         self.num_cut_bytes = 0
+        if os.path.exists(path) and not os.path.isfile(path):  # to open a pipe waits for who writes into it
+            self.fail(_NO_FILE)
         try:
             with open(path, "rb") as file:
                 self._data = file.read()

@@ -47,7 +47,7 @@ class BranchReplay:
         self.first = self.first or found
 
 
-@dataclass
+@dataclass(repr=False)
 class Replay:
     """What came of it. notes: what could not be compared, and why."""
 
@@ -76,6 +76,9 @@ class Replay:
                 lines.append(f"branch {branch.index}, {words}{more}")
         return lines + self.notes
 
+    def __repr__(self) -> str:
+        return f"<Replay of {self.run.path} by {self.way}: {self.lines()[0]}>"
+
     def to_dict(self) -> dict[str, Any]:
         from dataclasses import asdict
 
@@ -95,6 +98,10 @@ _COUNTED = {
     "num_digests": "hidden states compared",
     "num_layers": "outputs of layers compared",
 }
+
+
+_FROM_OUTSIDE = (None, "abort", "deadline", "error")
+"""Finish reasons that do not follow from the tokens."""
 
 
 def replay(llm: LLM, run: Run, way: str = "rows") -> Replay:
@@ -194,11 +201,11 @@ def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path, *, layers: 
         for branches in requests:
             first = branches[0]
             most = max(len(branch.tokens) for branch in branches)
-            params = first.params.replace(seed=_signed(first.seed))
+            params = first.seeded_params
             if first.companion_ids is not None:
                 params = params.replace(negative_prompt=first.companion_ids)
-            if any(branch.finish_reason in (None, "abort", "deadline", "error") for branch in branches):
-                params = params.replace(max_tokens=most, deadline=None)  # it was ended from outside
+            if any(branch.finish_reason in _FROM_OUTSIDE for branch in branches):
+                params = params.replace(max_tokens=most, deadline=None)
             given = interventions_from_data(first.interventions, first.arrays)
             (look,) = looking_of(None, given, 1)
             running.append(llm._prepare(first.prompt_ids, params, False, False, {}, record=recorder, looking=look,
@@ -212,15 +219,9 @@ def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path, *, layers: 
                 raise request.error
 
 
-def _signed(seed: int) -> int:
-    """As a parameter: seeds count modulo 2^64."""
-    return seed - 2**64 if seed >= 2**63 else seed
-
-
 def _compare(then: RunBranch, now: RunBranch) -> BranchReplay:
     result = BranchReplay(then.index)
-    ended_outside = then.finish_reason in (None, "abort", "deadline", "error")
-    if ended_outside:
+    if then.finish_reason in _FROM_OUTSIDE:
         now.tokens = now.tokens[: len(then.tokens)]
     result.note(parting(then, now))
     pairs = list(zip(then.tokens, now.tokens, strict=False))

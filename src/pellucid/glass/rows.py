@@ -222,23 +222,6 @@ def altered(token: RunToken, row: Float32) -> Float32:
     return changed
 
 
-def open_for_run(run: Run, model: str | None = None, **overrides: Any) -> LLM:
-    """The model of a run, loaded as the run had it (KV format, context length, backend); overrides: arguments of
-    `LLM` that replace those. Errors: those of `LLM`; RunFileError: it is another model, or computes other numbers."""
-    from pellucid.llm import LLM
-
-    options = {
-        name: run.load[name].value for name in ("backend", "kv_format", "context_length") if name in run.load
-    }
-    llm = LLM(model or run.model_name, **{**options, **overrides})
-    try:
-        check_model(run, llm)
-    except RunFileError:
-        llm.close()
-        raise
-    return llm
-
-
 def load_options_of(run: Run) -> dict[str, Any]:
     """What of the run's way of loading decides its numbers and its end."""
     return {
@@ -246,7 +229,7 @@ def load_options_of(run: Run) -> dict[str, Any]:
     }
 
 
-_SPOKEN = {"architecture": "architecture", "tokenizer": "tokenizer", "weights": "weights"}
+_DECIDING = ("architecture", "tokenizer", "weights")  # of the fingerprint
 
 
 def check_model(run: Run, llm: LLM) -> None:
@@ -255,10 +238,10 @@ def check_model(run: Run, llm: LLM) -> None:
     from pellucid.fingerprint import fingerprint
 
     prints = fingerprint(llm)
-    for name, spoken in _SPOKEN.items():
+    for name in _DECIDING:
         if run.model.get(name) != prints[name]:
             raise RunFileError(
-                f"{run.path}: is a run of another model: its {spoken} {str(run.model.get(name))[:16]}, here "
+                f"{run.path}: is a run of another model: its {name} {str(run.model.get(name))[:16]}, here "
                 f"{str(prints[name])[:16]}; give the model that it names ({run.model_name[:60]!a})"
             )
 

@@ -126,6 +126,11 @@ class RunBranch:
         """Those at the beginning. RunFileError: they hold what no file can (a Python function)."""
         return self.params_of(0)
 
+    @property
+    def seeded_params(self) -> SamplingParams:
+        """`params` with the seed that acts. As a parameter it is signed: seeds count modulo 2^64."""
+        return self.params.replace(seed=self.seed - 2**64 if self.seed >= 2**63 else self.seed)
+
     def params_of(self, plan: int) -> SamplingParams:
         return self._params[plan]
 

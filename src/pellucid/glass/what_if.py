@@ -17,6 +17,7 @@ from pellucid.glass.record import Record, Seconds, manifest_of, mask_of
 from pellucid.glass.rows import RunHistory, altered, check_model, walk
 from pellucid.glass.run import DRAWN, Run, RunBranch, RunToken
 from pellucid.glass.why import Why
+from pellucid.glass.words import listed
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import NoTokenLeftError, Sampler
 from pellucid.text.continuation import ContinuationText
@@ -54,7 +55,7 @@ class BranchWhatIf:
     error: str | None = None
 
 
-@dataclass
+@dataclass(repr=False)
 class WhatIf:
     """Of each branch of a run. changed: what is set otherwise, name -> (then, now)."""
 
@@ -100,6 +101,12 @@ class WhatIf:
                 )
         return lines
 
+    def __repr__(self) -> str:
+        others = sum(1 for branch in self.branches if branch.turn or branch.error)
+        found = "the same text" if self.same else f"{others} of {len(self.branches)} branches not the same"
+        changes = f"another {listed(list(self.changed))}" if self.changed else "the same settings"
+        return f"<WhatIf of {self.run.path} with {changes}: {found}>"
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "same": self.same,
@@ -142,7 +149,7 @@ def what_if(llm: LLM, run: Run, params: SamplingParams | None = None, **override
     changed: dict[str, tuple[Any, Any]] = {}
     result = WhatIf(run, changed)
     for branch in run.branches:
-        before = branch.params_of(0).replace(seed=_signed(branch.seed))
+        before = branch.seeded_params
         after = llm._bound((params or before).replace(**overrides))
         if params is not None and params.seed is None and "seed" not in overrides:
             after = after.replace(seed=before.seed)
@@ -150,10 +157,6 @@ def what_if(llm: LLM, run: Run, params: SamplingParams | None = None, **override
         changed.update({name: (then[name], now[name]) for name in now if then[name] != now[name]})
         result.branches.append(_Branch(llm, branch, after).look())
     return result
-
-
-def _signed(seed: int) -> int:
-    return seed - 2**64 if seed >= 2**63 else seed
 
 
 class _Branch:

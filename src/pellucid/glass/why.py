@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from pellucid.glass.record import Record, percent, probability_of
+from pellucid.glass.words import listed
 
 _MARKS = str.maketrans({"\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d"})
 
@@ -34,7 +35,7 @@ class Why:
         if acting:
             left = "1 token" if choice.num_left == 1 else f"{choice.num_left} tokens"
             made = f", {probability_of(choice.logprob)} for it" if choice.num_left > 1 else ""
-            said += f"; {_list(acting)} {'leaves' if len(acting) == 1 else 'leave'} {left}{made}"
+            said += f"; {listed(acting)} {'leaves' if len(acting) == 1 else 'leave'} {left}{made}"
         if choice.runner_up is None:
             return said + "."
         second = self._name(choice.runner_up)
@@ -159,7 +160,3 @@ _ODD = {
     "from_draft": "It had been drafted.",
     "altered": "The caller had altered the logits.",
 }
-
-
-def _list(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

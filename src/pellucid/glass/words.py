@@ -53,6 +53,11 @@ def percent(p: float) -> str:
     return f"{100 * p:.0e}%".replace("e-0", "e-")
 
 
+def listed(names: list[str]) -> str:
+    """ "a", "a and b", "a, b and c" """
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
 def counted(count: int, noun: str) -> str:
     """ "1 row", "3 rows" """
     return f"{count:,} {noun}" + ("" if count == 1 else "s")

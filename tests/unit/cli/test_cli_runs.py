@@ -36,6 +36,13 @@ def test_a_run_is_recorded_and_replayed(invoke, tiny, recorded):
     assert invoke("replay", path, "--kv-format", "bf16").stdout.count("differs from the run: KV format") == 1
 
 
+def test_a_record_needs_a_file(invoke, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    told = invoke("generate", "-m", tiny, "Once upon", *ARGS, "--record", "-")
+    assert told.exit_code == 2 and "--record: expected the name of a file, got -" in told.stderr
+    assert not list(tmp_path.glob("-"))
+
+
 def test_another_run_is_told_from_it(invoke, tiny, recorded, tmp_path):
     a, b, again = recorded("a", "--seed", "3"), recorded("b", "--seed", "4"), recorded("c", "--seed", "3")
     assert invoke("diff", a, again).stdout == "the same\n"

@@ -107,8 +107,14 @@ def test_misuse_of_the_lens(llm):
         llm.lens(IDS, positions=[40])
     with pytest.raises(UsageError, match="tokens: expected one token id, or 2"):
         llm.lens(IDS, positions=[1, 2], tokens=[3])
-    with pytest.raises(UsageError, match="'resid_pre' was not captured"):
+    with pytest.raises(UsageError, match="'resid_pre' was not captured") as told:
         llm.lens(llm.trace(IDS))
+    assert 'capture with Capture(sites=("resid_pre", "resid_post"))' in str(told.value)
+    llm.lens(llm.trace(IDS, Capture(sites=("resid_pre", "resid_post"))))  # what it says will do
+    with pytest.raises(UsageError, match="only norms were kept"):
+        llm.lens(llm.trace(IDS, Capture(sites=("resid_pre", "resid_post"), reduce="norm")))
+    with pytest.raises(UsageError, match=r"attention: 'q' was not captured of layer 1; .*\(\"q\", \"k\"\)"):
+        llm.attention(llm.trace(IDS), 1)
 
 
 # --- attribution ------------------------------------------------------------------------------------------

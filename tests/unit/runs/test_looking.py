@@ -168,6 +168,22 @@ def test_what_if_misuse(llm, tmp_path):
             llm.what_if(tmp_path / "run", **wrong)
 
 
+def test_a_repr_is_one_short_line(llm, tmp_path):
+    """Whatever the length of the run."""
+    for name, seed in (("a", 1), ("b", 2)):
+        llm.generate(PROMPT, n=2, temperature=1, seed=seed, max_tokens=60, record=tmp_path / name)
+    a, b = read_run(tmp_path / "a"), read_run(tmp_path / "b")
+    told = [
+        repr(each)
+        for each in (llm.replay(a), llm.what_if(a, seed=2), llm.what_if(a, seed=1), diff_runs(a, b))
+    ]
+    assert all("\n" not in line and len(line) < 200 + 2 * len(str(tmp_path)) for line in told)
+    assert f"{a.path} by rows: equal: 120 tokens" in told[0]
+    assert "another seed: 2 of 2 branches not the same" in told[1]
+    assert "another nothing" not in told[2] and "the same text" in told[2]
+    assert "2 and 2 branches, 2 of them part" in told[3]
+
+
 # --- replay ---------------------------------------------------------------------------------------------------
 
 

@@ -271,6 +271,13 @@ def test_misuse_is_told(llm, tiny_path, tmp_path):
         read_run(tmp_path / "absent")
     with pytest.raises(RunFileError, match="no run file"):
         read_run(text)
+    os.mkfifo(tmp_path / "pipe")
+    for no_file in (
+        tmp_path,
+        tmp_path / "pipe",
+    ):  # nobody writes into the pipe: opening it would wait for ever
+        with pytest.raises(RunFileError, match="is a folder, a device or a pipe; give a file"):
+            read_run(no_file)
     llm.generate(PROMPT, max_tokens=2, record=tmp_path / "run")  # a run file is replaced
     assert read_run(tmp_path / "run").num_tokens == 2
 
