@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Alternative:
     """A token that could have been chosen, and the natural logarithm of its probability.
 
-    `text`: what the token adds to a text; where that is no whole characters, its piece in the vocabulary.
+    `text`: what the token adds to a text; bytes that are no whole character as \\xNN.
     """
 
     token_id: int

@@ -88,22 +88,14 @@ def _print(tokenizer: Tokenizer, ids: list[int]) -> None:
     pieces = _pieces(tokenizer, ids)
     if _console.use_color(sys.stdout):
         parts = (
-            click.style(_console.harmless(_shown(tokenizer, token, piece)), fg=_COLORS[where % len(_COLORS)])
-            for where, (token, piece) in enumerate(zip(ids, pieces, strict=True))
+            click.style(_console.harmless(tokenizer.token_text(token)), fg=_COLORS[where % len(_COLORS)])
+            for where, token in enumerate(ids)
         )
         click.echo("".join(parts) + "\n")
     width = max((len(str(token)) for token in ids), default=1)
     for token, piece in zip(ids, pieces, strict=True):
         click.echo(f"{token:>{width}}  {_console.visible(piece)}")
     _console.note(f"{len(ids)} tokens")
-
-
-def _shown(tokenizer: Tokenizer, token: int, piece: str) -> str:
-    """The text of one token; the piece where its bytes are no whole characters."""
-    try:
-        return tokenizer.token_bytes(token).decode("utf-8") or piece
-    except UnicodeDecodeError:
-        return piece
 
 
 def _parse_ids(text: str, vocabulary_size: int) -> list[int]:

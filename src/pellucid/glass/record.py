@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import exp
 from typing import Any, Final
 
 import numpy as np
@@ -222,16 +221,3 @@ def manifest_of(
 ) -> Manifest:
     ids = history.token_ids
     return Manifest(len(ids), num_computed, num_reused, mask, digest_ids(ids), pass_number, num_rows)
-
-
-def percent(probability: float) -> str:
-    """0.1234 -> "12.3%"."""
-    return (
-        f"{100 * probability:.1f}%"
-        if probability >= 0.001 or probability == 0
-        else f"{100 * probability:.2g}%"
-    )
-
-
-def probability_of(logprob: float) -> str:
-    return percent(exp(logprob))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from html import escape
+from math import exp
 from typing import Any
 
-from pellucid.glass.record import Record, percent, probability_of
-from pellucid.glass.words import listed
+from pellucid.glass.record import Record
+from pellucid.glass.words import counted, listed, percent
 
 _MARKS = str.maketrans({"\n": "\u21b5", "\t": "\u21e5", "\r": "\u240d"})
 
@@ -29,12 +30,14 @@ class Why:
         rank, best = record.distribution.rank(record.token_id), record.distribution.top(1)[0]
         said = f"{self._name(record.token_id)}: the model gives it {percent(record.probability(record.token_id))}"
         said += (
-            ", more than any other" if rank == 0 else f" (rank {rank + 1}; {self._named_with(best)} is first)"
+            ", more than any other"
+            if rank == 0
+            else f" (rank {rank + 1:,}; {self._named_with(best)} is first)"
         )
         acting = [stage.name for stage in choice.stages if stage.removed or stage.moved]
         if acting:
-            left = "1 token" if choice.num_left == 1 else f"{choice.num_left} tokens"
-            made = f", {probability_of(choice.logprob)} for it" if choice.num_left > 1 else ""
+            left = counted(choice.num_left, "token")
+            made = f", {percent(exp(min(0.0, choice.logprob)))} for it" if choice.num_left > 1 else ""
             said += f"; {listed(acting)} {'leaves' if len(acting) == 1 else 'leave'} {left}{made}"
         if choice.runner_up is None:
             return said + "."
@@ -53,7 +56,7 @@ class Why:
             return said + "; the parameters would have chosen it, too."
         rank = record.distribution.rank(record.token_id)
         return said + (
-            f" (the model gives it {percent(record.probability(record.token_id))}, rank {rank + 1}); the parameters "
+            f" (the model gives it {percent(record.probability(record.token_id))}, rank {rank + 1:,}); the parameters "
             f"would have chosen {self._named_with(record.choice.token_id)}."
         )
 
@@ -73,15 +76,15 @@ class Why:
         probability, tokens left, logit of the chosen token, first token."""
         record, choice = self.record, self.record.choice
         best = record.distribution.top(1)[0]
-        table = [("model", "", "", f"{len(record.logits)}", f"{choice.raw_logit:.3f}", self._name(best))]
+        table = [("model", "", "", f"{len(record.logits):,}", f"{choice.raw_logit:.3f}", self._name(best))]
         for stage in choice.stages:
             mass = percent(stage.removed_probability) if stage.removed else ""
             table.append(
                 (
                     stage.name,
-                    str(stage.removed or ""),
+                    f"{stage.removed:,}" if stage.removed else "",
                     mass,
-                    str(stage.left),
+                    f"{stage.left:,}",
                     f"{stage.logit:.3f}",
                     self._name(stage.top),
                 )
@@ -115,9 +118,9 @@ class Why:
             told.append(
                 f"key: seed {record.seed}, sample {record.history.sample_index}, position {record.position}"
             )
-        context = f"context: {manifest.num_positions} tokens ({manifest.digest}), {manifest.mask}"
+        context = f"context: {manifest.num_positions:,} tokens ({manifest.digest}), {manifest.mask}"
         if manifest.num_computed is not None:
-            context += f"; {manifest.num_computed} computed, {manifest.num_reused} reused"
+            context += f"; {manifest.num_computed:,} computed, {manifest.num_reused:,} reused"
         if manifest.pass_number:
             context += f"; pass {manifest.pass_number} of {manifest.num_rows} rows"
         lines = ["; ".join(told), context]

@@ -15,9 +15,13 @@ def cells(text: str) -> int:
 
 def quoted(text: str, most: int = 24) -> str:
     """In quotes, on one line: what is not printable (controls, marks that turn the direction of writing) as escapes;
-    cut to `most` cells with an ellipsis."""
-    inside = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    cut to `most` cells with an ellipsis. U+00A0 is \\u00a0, since \\xa0 is a byte (`Tokenizer.token_text`)."""
+    inside = "".join(c if c.isprintable() else _escaped(c) for c in text)
     return f'"{cut(inside, most)}"'
+
+
+def _escaped(c: str) -> str:
+    return f"\\u{ord(c):04x}" if "\x7f" < c < "\u0100" else c.encode("unicode_escape").decode()
 
 
 def unbroken(text: str) -> str:

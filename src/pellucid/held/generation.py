@@ -347,7 +347,7 @@ class Generation:
         return one_token(self._tokenizer, token)
 
     def token_text(self, token_id: int) -> str:
-        """What the token adds to a text; its piece where that is no whole characters, or nothing."""
+        """As `Tokenizer.token_text`."""
         return self._tokenizer.token_text(token_id)
 
     # --- inside ---------------------------------------------------------------------------------------

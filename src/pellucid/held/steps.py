@@ -207,7 +207,7 @@ class Step:
 
     @property
     def text(self) -> str | None:
-        """What the chosen token adds to a text; where that is no whole characters, its piece in the vocabulary."""
+        """What the chosen token adds to a text; bytes that are no whole character as \\xNN."""
         return None if self.token_id is None else self._generation.token_text(self.token_id)
 
     def _still_open(self, what: str) -> None:

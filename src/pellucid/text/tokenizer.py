@@ -64,11 +64,8 @@ class Tokenizer(ABC):
         """What the token adds to a text: UTF-8, perhaps a part of a character. A control token spells itself."""
 
     def token_text(self, token_id: int) -> str:
-        """What the token adds to a text; its piece where that is no whole characters, or nothing."""
-        try:
-            return self.token_bytes(token_id).decode("utf-8") or self.piece(token_id)
-        except UnicodeDecodeError:
-            return self.piece(token_id)
+        """What the token adds to a text, bytes that are no whole character as \\xNN; its piece where it adds none."""
+        return self.token_bytes(token_id).decode("utf-8", "backslashreplace") or self.piece(token_id)
 
     @abstractmethod
     def id_of(self, piece: str) -> int | None:

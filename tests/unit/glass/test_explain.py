@@ -126,6 +126,15 @@ def test_a_check_that_fails_is_said(glass_llm, monkeypatch):
     assert "ARE NOT ALL THE SAME" in str(told) and "DIFFERENT" in str(told)
 
 
+def test_parts_of_a_character_are_told_as_bytes(glass_llm):
+    """The tiny vocabulary spells these characters byte by byte; its own letters for bytes are no text."""
+    told = explain(glass_llm, "a 日\u00a0", max_tokens=1, ignore_eos=True)
+    texts = [token.text for token in told.prompt]
+    at = texts.index("\\xe6")
+    assert texts[at : at + 3] == ["\\xe6", "\\x97", "\\xa5"]
+    assert 'comes "\\x97"' in str(told) and '"æ"' not in str(told)
+
+
 def test_plain_data(glass_llm):
     told = explain(glass_llm, PROMPT, max_tokens=2, ignore_eos=True)
     data = json.loads(json.dumps(told.to_dict()))

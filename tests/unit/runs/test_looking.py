@@ -13,6 +13,7 @@ from pellucid import LLM, Capture, Recorder, RunFileError, UsageError, _native, 
 from pellucid.glass.diff import diff_runs, parting
 from pellucid.glass.digests import digest, sketch
 from pellucid.glass.run import RunDrop
+from pellucid.glass.why import Why
 from pellucid.ops.cpu import CpuOps
 
 PROMPT = "Once upon a time there was"
@@ -84,6 +85,28 @@ def test_every_why_recomputes(small, tmp_path, chain):
             )
             assert why._repr_html_().startswith("<div>") and why.to_dict()["token_id"] == record.token_id
     assert small.replay(run).equal and small.replay(run, way="generate").equal
+
+
+def test_large_numbers_are_parted_by_commas(llm, tmp_path):
+    """As every other command does: of a vocabulary of 40,000, of which top-k 2,000 leaves a part."""
+    path = tmp_path / "a"
+    llm.generate(PROMPT, max_tokens=1, temperature=1, top_k=2000, seed=1, ignore_eos=True, record=path)
+    (record,) = llm.records(path)
+    logits = np.linspace(9, 0, 40_000, dtype=np.float32)
+    why = Why(
+        dataclasses.replace(
+            record,
+            logits=logits,
+            effective_logits=logits,
+            token_id=30_000,
+            text_of=lambda token: f"<{token}>",
+        )
+    )
+    assert "(rank 30,001; '<0>'" in why.sentence and " leaves 2,000 tokens" in why.sentence
+    assert [row[1:4:2] for row in why.rows if row[0] in ("model", "top_k")] == [
+        ("", "40,000"),
+        ("38,000", "2,000"),
+    ]
 
 
 def test_what_was_computed_is_told(llm, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,30 @@ def test_stream_is_decode(path: Path) -> None:
     tokenizer = load_tokenizer(path)
     for ids in sequences(tokenizer, 1500, 5):
         check(tokenizer, ids)
+
+
+@pytest.mark.parametrize("path", VOCABULARIES, ids=lambda path: path.stem.removeprefix("ggml-vocab-"))
+def test_a_tokens_text_says_its_bytes(path: Path) -> None:
+    says_its_bytes(load_tokenizer(path))
+
+
+def test_a_byte_tokens_text_says_its_byte(tmp_path: Path) -> None:
+    tokenizer = spm(tmp_path)
+    says_its_bytes(tokenizer)
+    for piece, text in (("<0xE2>", "\\xe2"), ("<0x41>", "A"), ("é", "é")):
+        token_id = tokenizer.id_of(piece)
+        assert token_id is not None and tokenizer.token_text(token_id) == text
+
+
+def says_its_bytes(tokenizer: Tokenizer) -> None:
+    """No byte is lost or added; what adds nothing to a text has its piece."""
+    for token_id in range(tokenizer.vocabulary_size):
+        raw = tokenizer.token_bytes(token_id)
+        if b"\\" in raw:
+            continue  # a backslash of its own
+        said = tokenizer.token_text(token_id).encode()
+        back = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), said)
+        assert back == raw or (not raw and said.decode() == tokenizer.piece(token_id))
 
 
 def spm(tmp_path: Path, **more: object) -> Tokenizer:
