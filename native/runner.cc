@@ -143,16 +143,16 @@ void Runner::submit(const Stage* stages, int num_stages) {
   pool_.run(stages, num_stages);
 }
 
-uint8_t* Runner::scratch(int slot, size_t bytes) {
+uint8_t* Runner::scratch(size_t bytes) {
   if (recording_) {
     recording_->buffers.push_back(make_buffer(bytes));
     return recording_->buffers.back().get();
   }
-  if (scratch_bytes_[slot] < bytes) {
-    scratch_[slot] = make_buffer(bytes);
-    scratch_bytes_[slot] = bytes;
+  if (scratch_bytes_ < bytes) {
+    scratch_ = make_buffer(bytes);
+    scratch_bytes_ = bytes;
   }
-  return scratch_[slot].get();
+  return scratch_.get();
 }
 
 void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights) {
@@ -162,13 +162,12 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
   args.rows = rows;
   args.inputs = weights[0]->inputs;
   int64_t panels = 0, bytes = 0;
-  bool quantised = false, split = false;
+  bool quantised = false;
   for (int i = 0; i < num_weights; ++i) {
     const Matrix& w = *weights[i];
     args.weight[i] = w.as_weight(y[i]);
     panels += w.num_panels;
     bytes += w.num_bytes();
-    split |= w.lower != nullptr;
     quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
   }
   // The last turns are short, so that threads end together; see Worker::take_share for the first.
@@ -181,15 +180,11 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
     const size_t size = static_cast<size_t>(activation_bytes(rows, args.inputs));
     if (rows == 1) {
       args.own_stride = static_cast<int64_t>((size + 63) / 64 * 64);
-      args.own_xq = scratch(0, static_cast<size_t>(args.own_stride * num_threads()));
+      args.own_xq = scratch(static_cast<size_t>(args.own_stride * num_threads()));
     } else {
-      args.xq = scratch(0, size);
+      args.xq = scratch(size);
       stages[n++] = make_stage(kernels_.quantise, QuantiseArgs{x, args.xq, rows, args.inputs}, false);
     }
-  }
-  if (split && rows > kernels_.tile_rows) {  // a panel is joined once for several tiles
-    args.joined_stride = (quant::panel_bytes(Format::Q8_0, args.inputs) + 63) / 64 * 64;
-    args.joined = scratch(1, static_cast<size_t>(args.joined_stride * num_threads()));
   }
   stages[n++] = make_stage(kernels_.linear, args, false);
   submit(stages, n);

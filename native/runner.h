@@ -107,14 +107,14 @@ class Runner {
   void submit(const Stage* stages, int num_stages);
   void fill_headers(Matrix& matrix);
   // Space that lives as long as the operation, or as the program that is being recorded.
-  uint8_t* scratch(int slot, size_t bytes);
+  uint8_t* scratch(size_t bytes);
   uint8_t* attention_space(int slot, size_t bytes);
 
   const Kernels& kernels_;
   ThreadPool pool_;
   std::shared_ptr<Arena> arena_;
-  Buffer scratch_[2];
-  size_t scratch_bytes_[2] = {0, 0};
+  Buffer scratch_;
+  size_t scratch_bytes_ = 0;
   Buffer attention_[3];  // plan, partials, workspaces
   size_t attention_bytes_[3] = {0, 0, 0};
   std::unique_ptr<Program> recording_;

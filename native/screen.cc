@@ -101,7 +101,7 @@ class Chooser {
       : a_(args), s_(*args.screen), w_(s_.matrix->as_weight(nullptr)), blocks_(s_.matrix->inputs / quant::kBlock), best_(best) {}
 
   void argmax_panel(int64_t p) {
-    if (static_cast<double>(s_.panel_upper[p]) < best_.score) return;
+    if (static_cast<double>(s_.panel_upper[p]) < best_.score || p == best_.id / kPanel) return;  // too low, or known
     float z[kPanel];
     exact(p, z);
     for (int64_t i = 0; i < live(p); ++i) consider(static_cast<double>(z[i]), p * kPanel + i);

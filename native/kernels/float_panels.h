@@ -4,6 +4,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "kernels/outputs.h"
 #include "quant/packed.h"
@@ -81,19 +82,7 @@ void panel_times_rows(const LinearArgs& a, const PackedWeight& w, int64_t panel,
   for (int64_t row = 0, count; row < a.rows; row += count, --tiles, ahead += step * a.inputs) {
     count = (a.rows - row + tiles - 1) / tiles;
     const FloatTile<F> tile{data, a.x + row * a.inputs, a.inputs, ahead, step};
-    switch (count) {
-#define PELLUCID_CASE(n) \
-  case n:                \
-    if constexpr (n <= kFloatTileRows) float_tile<F, n <= kFloatTileRows ? n : 1>(w, tile, panel, row); \
-    break;
-      PELLUCID_CASE(1)
-      PELLUCID_CASE(2)
-      PELLUCID_CASE(3)
-      PELLUCID_CASE(4)
-      PELLUCID_CASE(5)
-      PELLUCID_CASE(6)
-#undef PELLUCID_CASE
-    }
+    with_number<kFloatTileRows>(count, [&](auto rows) { float_tile<F, rows>(w, tile, panel, row); });
   }
 }
 

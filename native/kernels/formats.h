@@ -14,10 +14,19 @@ using quant::Scheme;
 #define PELLUCID_INLINE inline __attribute__((always_inline))
 #define PELLUCID_INLINE_LAMBDA __attribute__((always_inline))
 
+template <int kNumber> using Number = std::integral_constant<int, kNumber>;
+
+// f(Number<n>{}) for an n from 1 to kMost that is known only now.
+template <int kMost, class Function> PELLUCID_INLINE void with_number(int64_t n, Function f) {
+  if constexpr (kMost > 1) {
+    if (n < kMost) return with_number<kMost - 1>(n, f);
+  }
+  f(Number<kMost>{});
+}
+
 // Calls f(number, bytes) for the eight groups (4 inputs x 16 rows each) of the planes at p (quant/packed.h), each as soon
 // as it is unpacked: few are alive at once, so that the registers are left to the sums of the rows. Integer sums are
 // exact, so the order of the groups is free.
-template <int kNumber> using Number = std::integral_constant<int, kNumber>;
 template <int kBits, int kGroup, class Function> PELLUCID_INLINE void upper_bits_of(const uint8_t* p, u8x64 w, Function f) {
   if constexpr (kBits == 5) w = or_bit<kGroup, 4>(w, load64(p + 256));
   if constexpr (kBits == 6) w = or_two_bits_at_4<kGroup % 4>(w, load64(p + 256 + 64 * (kGroup / 4)));
@@ -51,6 +60,25 @@ template <int kBits, class Function> PELLUCID_INLINE void for_each_group(const u
     groups_of_plane<kBits, 6>(p, f);
     groups_of_plane<kBits, 7>(p, f);
   }
+}
+
+// The same for a block of a split panel (quant/packed.h), whose 8-bit values are joined from the planes of their halves.
+struct Halves {
+  const uint8_t* upper;
+  const uint8_t* lower;
+};
+template <int kPlane, class Function> PELLUCID_INLINE void groups_of_plane(Halves p, Function f) {
+  const u8x64 upper = load64(p.upper + 64 * kPlane), lower = load64(p.lower + 64 * kPlane);
+  const u8x64 first = join_low_nibbles(upper, lower), second = join_high_nibbles(upper, lower);
+  f(Number<kPlane>{}, kWideIsSigned ? flip_high_bits(first) : first);
+  f(Number<kPlane + 4>{}, kWideIsSigned ? flip_high_bits(second) : second);
+}
+template <int kBits, class Function> PELLUCID_INLINE void for_each_group(Halves p, Function f) {
+  static_assert(kBits == 8);
+  groups_of_plane<0>(p, f);
+  groups_of_plane<1>(p, f);
+  groups_of_plane<2>(p, f);
+  groups_of_plane<3>(p, f);
 }
 
 inline f32x16 lanes_f16(const uint8_t* line, int64_t index) {

@@ -36,8 +36,6 @@ struct LinearArgs {
   uint8_t* xq;      // QuantiseArgs::out; unused where all weights are float
   uint8_t* own_xq;  // one row: each thread rounds it for itself, at own_xq + thread * own_stride
   int64_t own_stride;
-  uint8_t* joined;  // split weights, many rows: room of each thread for a whole panel, at joined + thread * joined_stride
-  int64_t joined_stride;
   int64_t rows, inputs, step;  // step: panels taken at a time
 };
 

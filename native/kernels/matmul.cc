@@ -3,13 +3,10 @@
 //
 // Quantised weights: integer dots of 32 inputs (exact), then one fused multiply-add of the block into the chain, in
 // ascending order of blocks. Float weights: float_panels.h.
-#include <cstring>
-
 #include "kernels/float_panels.h"
 #include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
-#include "kernels/split_panels.h"
 
 namespace pellucid::PELLUCID_ISA {
 namespace {
@@ -102,9 +99,9 @@ template <Scheme kScheme, int kHalf> PELLUCID_INLINE Scales<kScheme> scales_of(c
   return s;
 }
 
-// One block of 16 rows, its planes at `values`, times the same block of R rows of x.
-template <class F, int R>
-PELLUCID_INLINE void add_block(const uint8_t* values, const Scales<F::kScheme>& s, const uint8_t* x, f32x16 (&acc)[R]) {
+// One block of 16 rows, its planes at `values` (or Halves), times the same block of R rows of x.
+template <class F, int R, class Values>
+PELLUCID_INLINE void add_block(Values values, const Scales<F::kScheme>& s, const uint8_t* x, f32x16 (&acc)[R]) {
   const int8_t* q = reinterpret_cast<const int8_t*>(x);
   const float* scale = reinterpret_cast<const float*>(x + R * 32);
   const int32_t* neg_sum = reinterpret_cast<const int32_t*>(x + R * 40);
@@ -144,11 +141,25 @@ PELLUCID_INLINE void add_block(const uint8_t* values, const Scales<F::kScheme>& 
   }
 }
 
+// Memory that the next panel will be read from.
+struct Stream {
+  const uint8_t* at;
+  int64_t bytes;
+};
+
 // The part of the next panel that is asked for while a tile of this one is computed: several rows read memory too slowly
 // for the processor's own prefetchers to stay ahead of them.
 struct Ahead {
   const uint8_t* p;
   int64_t lines;  // of 64 bytes, for each block
+
+  // Tile number `tile` of `tiles` asks for its part of the stream.
+  Ahead(Stream stream, int64_t blocks, int64_t tile, int64_t tiles) {
+    lines = (stream.bytes / 64 + blocks * tiles - 1) / (blocks * tiles);
+    const int64_t asked = tile * blocks * lines * 64;
+    p = stream.at + asked;
+    if (asked >= stream.bytes) lines = 0;
+  }
 
   PELLUCID_INLINE void next_block() {
     for (int64_t i = 0; i < lines; ++i, p += 64) __builtin_prefetch(p, 0, 2);
@@ -181,97 +192,71 @@ PELLUCID_INLINE void panel_times_tile(const uint8_t* p, int64_t blocks, const ui
   if (b < blocks) add_block<F, R>(p + quant::pair_bytes(F::kScheme), scales_of<F::kScheme, 0>(super, p), x, acc);
 }
 
-template <class F, int R>
-void tile_outputs(const PackedWeight& w, const uint8_t* panel, int64_t index, int64_t blocks, const uint8_t* x, int64_t row,
-                  Ahead ahead) {
-  f32x16 acc[R];
-  for (int r = 0; r < R; ++r) acc[r] = zero_f();
-  panel_times_tile<F, R>(panel, blocks, x, ahead, acc);
-  for (int r = 0; r < R; ++r) write_outputs(acc[r], w, row + r, 16 * index);
-}
-
-// Memory that the next panel will be read from.
-struct Stream {
-  const uint8_t* at;
-  int64_t bytes;
-};
-
-// Panel number `index` of the matrix, which lies at `panel`, times all rows of x. The tiles ask for what comes next: the
-// first half of them for one stream, the others for the second, if there is one.
-template <class F>
-void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* panel, Stream next, Stream second,
-                     const uint8_t* xq) {
-  const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows, half = second.bytes ? tiles / 2 : tiles;
-  for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
-    const Stream& stream = tile < half ? next : second;
-    const int64_t part = tile < half ? tile : tile - half, parts = tile < half ? half : tiles - half;
-    const int64_t lines = (stream.bytes / 64 + blocks * parts - 1) / (blocks * parts), asked = part * blocks * lines * 64;
-    const Ahead ahead{stream.at + asked, asked < stream.bytes ? lines : 0};
-    const uint8_t* x = xq + row * blocks * kActivationBytes;
-    switch (rows_of_tile(a.rows, tile)) {
-#define PELLUCID_CASE(n) \
-  case n:                \
-    if constexpr (n <= kTileRows) tile_outputs<F, n <= kTileRows ? n : 1>(w, panel, index, blocks, x, row, ahead); \
-    break;
-      PELLUCID_CASE(1)
-      PELLUCID_CASE(2)
-      PELLUCID_CASE(3)
-      PELLUCID_CASE(4)
-      PELLUCID_CASE(5)
-      PELLUCID_CASE(6)
-      PELLUCID_CASE(7)
-      PELLUCID_CASE(8)
-#undef PELLUCID_CASE
+// The same of a split panel: the lines of scales are in the upper stream, behind the header.
+template <int R>
+PELLUCID_INLINE void split_panel_times_tile(Halves p, int64_t blocks, const uint8_t* x, Ahead upper, Ahead lower, f32x16 (&acc)[R]) {
+  using F = Packed<Format::Q8_0>;
+  p.upper += quant::kSplitHeader;
+  const uint8_t* line = p.upper;
+  for (int64_t b = 0; b < blocks; ++b, x += R * kActivationBytes) {
+    if (b % 2 == 0) {
+      line = p.upper;
+      p.upper += 64;
     }
+    if constexpr (asks_ahead<F>(R)) {
+      upper.next_block();
+      lower.next_block();
+    }
+    add_block<F, R>(p, {lanes_f16(line, b % 2)}, x, acc);
+    p.upper += quant::kNibbleBytes;
+    p.lower += quant::kNibbleBytes;
   }
 }
 
-// The same of a split matrix.
-template <int R> void split_tile(const PackedWeight& w, int64_t index, int64_t blocks, const uint8_t* x, int64_t row) {
-  f32x16 acc[R];
-  for (int r = 0; r < R; ++r) acc[r] = zero_f();
-  split_panel_times_tile<R>(w.data + index * w.panel_bytes, w.lower + index * blocks * quant::kNibbleBytes, blocks, x, acc);
-  for (int r = 0; r < R; ++r) write_outputs(acc[r], w, row + r, 16 * index);
+// Calls times_tile(acc, x of the tile, its number, number of tiles), which adds to acc[rows of the tile], and writes the outputs.
+template <class Function>
+PELLUCID_INLINE void for_each_tile(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, Function times_tile) {
+  const int64_t row_bytes = a.inputs / 32 * kActivationBytes, tiles = (a.rows + kTileRows - 1) / kTileRows;
+  for (int64_t tile = 0; tile < tiles; ++tile)
+    with_number<kTileRows>(rows_of_tile(a.rows, tile), [&](auto rows) {
+      const int64_t row = tile * kTileRows;
+      f32x16 acc[rows];
+      for (int r = 0; r < rows; ++r) acc[r] = zero_f();
+      times_tile(acc, xq + row * row_bytes, tile, tiles);
+      for (int r = 0; r < rows; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
+    });
 }
 
-void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t index, const uint8_t* xq, uint8_t* joined) {
+// Panel number `panel` times all rows of x.
+template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
   const int64_t blocks = a.inputs / 32;
-  if (joined) {
-    const uint8_t *upper = w.data + index * w.panel_bytes, *lower = w.lower + index * blocks * quant::kNibbleBytes;
-    join_panel(upper, lower, blocks, joined);
-    const int64_t upper_bytes = w.panel_bytes, lower_bytes = blocks * quant::kNibbleBytes;
-    return quantised_panel<Packed<Format::Q8_0>>(a, w, index, joined, {upper + upper_bytes, upper_bytes},
-                                                 {lower + lower_bytes, lower_bytes}, xq);
-  }
-  for (int64_t row = 0, tile = 0; row < a.rows; row += kTileRows, ++tile) {
-    const uint8_t* x = xq + row * blocks * kActivationBytes;
-    switch (rows_of_tile(a.rows, tile)) {
-#define PELLUCID_CASE(n) \
-  case n:                \
-    if constexpr (n <= kTileRows) split_tile<n <= kTileRows ? n : 1>(w, index, blocks, x, row); \
-    break;
-      PELLUCID_CASE(1)
-      PELLUCID_CASE(2)
-      PELLUCID_CASE(3)
-      PELLUCID_CASE(4)
-      PELLUCID_CASE(5)
-      PELLUCID_CASE(6)
-      PELLUCID_CASE(7)
-      PELLUCID_CASE(8)
-#undef PELLUCID_CASE
-    }
-  }
+  const uint8_t* at = w.data + panel * w.panel_bytes;
+  for_each_tile(a, w, panel, xq, [&](auto& acc, const uint8_t* x, int64_t tile, int64_t tiles) {
+    panel_times_tile<F>(at, blocks, x, Ahead({at + w.panel_bytes, w.panel_bytes}, blocks, tile, tiles), acc);
+  });
 }
 
-void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, uint8_t* joined) {
-  if (w.lower) return split_panel(a, w, panel, xq, joined);
-  const uint8_t* at = w.data + panel * w.panel_bytes;
+Halves halves_of(const PackedWeight& w, int64_t panel, int64_t blocks) {
+  return {w.data + panel * w.panel_bytes, w.lower + panel * blocks * quant::kNibbleBytes};
+}
+
+void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
+  const int64_t blocks = a.inputs / 32;
+  const Halves at = halves_of(w, panel, blocks), next = halves_of(w, panel + 1, blocks);
+  for_each_tile(a, w, panel, xq, [&](auto& acc, const uint8_t* x, int64_t tile, int64_t tiles) {
+    const Ahead upper({next.upper, next.upper - at.upper}, blocks, tile, tiles), lower({next.lower, next.lower - at.lower}, blocks, tile, tiles);
+    split_panel_times_tile(at, blocks, x, upper, lower, acc);
+  });
+}
+
+void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
+  if (w.lower) return split_panel(a, w, panel, xq);
   switch (static_cast<Format>(w.format)) {
     case Format::F32: return float_panel<Format::F32>(a, w, panel);
     case Format::F16: return float_panel<Format::F16>(a, w, panel);
     case Format::BF16: return float_panel<Format::BF16>(a, w, panel);
 #define PELLUCID_FORMAT(name) \
-  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, at, {at + w.panel_bytes, w.panel_bytes}, {}, xq);
+  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, xq);
       PELLUCID_FORMAT(Q4_0)
       PELLUCID_FORMAT(Q4_1)
       PELLUCID_FORMAT(Q5_0)
@@ -287,6 +272,13 @@ void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const 
 }
 
 }  // namespace
+
+void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out) {
+  f32x16 acc[1] = {zero_f()};
+  const Ahead nothing({nullptr, 0}, blocks, 0, 1);
+  split_panel_times_tile(halves_of(w, panel, blocks), blocks, xq, nothing, nothing, acc);
+  store(out, w.bias ? add(acc[0], load(w.bias + 16 * panel)) : acc[0]);
+}
 
 void quantise(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const QuantiseArgs*>(arguments);
@@ -305,7 +297,6 @@ void linear(const void* arguments, Worker& worker) {
     quantise_tile(a.x, a.inputs, static_cast<int>(a.rows), own);
     xq = own;
   }
-  uint8_t* joined = a.joined ? a.joined + worker.index * a.joined_stride : nullptr;
   int64_t total = 0;
   for (int i = 0; i < a.num_weights; ++i) total += a.weight[i].num_panels;
   for (int64_t begin, end; worker.take_share(total, a.step, begin, end);) {
@@ -313,7 +304,7 @@ void linear(const void* arguments, Worker& worker) {
     for (int i = 0; i < a.num_weights; ++i) {
       const PackedWeight& w = a.weight[i];
       for (int64_t p = begin > first ? begin : first; p < end && p < first + w.num_panels; ++p)
-        one_panel(a, w, p - first, xq, joined);
+        one_panel(a, w, p - first, xq);
       first += w.num_panels;
     }
   }

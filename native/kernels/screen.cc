@@ -6,9 +6,9 @@
 //   |D_b - C_b| = |sum((nibble - 8) x)| <= radius * |x_b|,   radius: the header's, |x_b|: norm of the inputs not hot
 // and both chains are off by at most n 2^-24 (1 + small) sum |D_b d_b s_b|, |D_b| <= 724.1 |all of x_b|: ScreenBlock::norm
 // carries that too (native/screen.cc). So z <= c + radius * sum(|d_b| norm_b).
+#include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
-#include "kernels/split_panels.h"
 #include "simd/simd.h"
 
 namespace pellucid::PELLUCID_ISA {
@@ -80,12 +80,6 @@ void screen(const void* arguments, Worker& worker) {
       // The worker's flag before its items count as done.
       if (reduce_max(unsound) > 0.0f) a.unsound[worker.index] = 1;
     }
-}
-
-void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out) {
-  f32x16 acc[1] = {zero_f()};
-  split_panel_times_tile<1>(w.data + panel * w.panel_bytes, w.lower + panel * quant::kNibbleBytes * blocks, blocks, xq, acc);
-  store(out, w.bias ? add(acc[0], load(w.bias + 16 * panel)) : acc[0]);
 }
 
 }  // namespace pellucid::PELLUCID_ISA

@@ -106,6 +106,12 @@ inline u8x64 flip_high_bits(u8x64 x) {
 }
 inline u8x64 low_nibbles(u8x64 x) { return and_bytes(x, 15); }
 inline u8x64 high_nibbles(u8x64 x) { return and_bytes(shift_bits<-4>(x), 15); }
+// Bytes whose upper half is a nibble of `upper` and whose lower half is the same nibble of `lower`: the low nibbles or the
+// high ones.
+inline u8x64 join_low_nibbles(u8x64 upper, u8x64 lower) {
+  return or_bytes(and_bytes(shift_bits<4>(upper), 0xf0), low_nibbles(lower));
+}
+inline u8x64 join_high_nibbles(u8x64 upper, u8x64 lower) { return or_bytes(and_bytes(upper, 0xf0), high_nibbles(lower)); }
 template <int J> inline u8x64 or_two_bits_at_4(u8x64 low, u8x64 bits) {
   return or_bytes(low, and_bytes(shift_bits<4 - 2 * J>(bits), 0x30));
 }

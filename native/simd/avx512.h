@@ -72,6 +72,14 @@ inline u8x64 low_nibbles(u8x64 a) { return {_mm512_and_si512(a.v, _mm512_set1_ep
 inline u8x64 high_nibbles(u8x64 a) {
   return {_mm512_and_si512(_mm512_srli_epi16(a.v, 4), _mm512_set1_epi8(15))};
 }
+// Bytes whose upper half is a nibble of `upper` and whose lower half is the same nibble of `lower`: the low nibbles or the
+// high ones.
+inline u8x64 join_low_nibbles(u8x64 upper, u8x64 lower) {  // 0xCA: mask ? second : third, bit by bit
+  return {_mm512_ternarylogic_epi32(_mm512_set1_epi8(-16), _mm512_slli_epi16(upper.v, 4), lower.v, 0xCA)};
+}
+inline u8x64 join_high_nibbles(u8x64 upper, u8x64 lower) {
+  return {_mm512_ternarylogic_epi32(_mm512_set1_epi8(-16), upper.v, _mm512_srli_epi16(lower.v, 4), 0xCA)};
+}
 // low | (two bits of `bits` starting at bit 2 * J, moved to bits 4..5)
 template <int J> inline u8x64 or_two_bits_at_4(u8x64 low, u8x64 bits) {
   __m512i s = J == 2 ? bits.v : J < 2 ? _mm512_slli_epi16(bits.v, 4 - 2 * J) : _mm512_srli_epi16(bits.v, 2);

@@ -86,6 +86,14 @@ inline u8x64 load64(const uint8_t* p) { PELLUCID_PARTS(u8x64, vld1q_u8(p + 16 * 
 inline u8x64 flip_high_bits(u8x64 a) { PELLUCID_PARTS(u8x64, veorq_u8(a.v[i], vdupq_n_u8(0x80))); }
 inline u8x64 low_nibbles(u8x64 a) { PELLUCID_PARTS(u8x64, vandq_u8(a.v[i], vdupq_n_u8(15))); }
 inline u8x64 high_nibbles(u8x64 a) { PELLUCID_PARTS(u8x64, vshrq_n_u8(a.v[i], 4)); }
+// Bytes whose upper half is a nibble of `upper` and whose lower half is the same nibble of `lower`: the low nibbles or the
+// high ones.
+inline u8x64 join_low_nibbles(u8x64 upper, u8x64 lower) {
+  PELLUCID_PARTS(u8x64, vsliq_n_u8(lower.v[i], upper.v[i], 4));
+}
+inline u8x64 join_high_nibbles(u8x64 upper, u8x64 lower) {
+  PELLUCID_PARTS(u8x64, vsriq_n_u8(upper.v[i], lower.v[i], 4));
+}
 // bits shifted left by N (right by -N) within each byte
 template <int N> inline uint8x16_t shift_byte(uint8x16_t a) { return vshlq_u8(a, vdupq_n_s8(N)); }
 template <int J> inline u8x64 or_two_bits_at_4(u8x64 low, u8x64 b) {

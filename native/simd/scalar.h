@@ -102,6 +102,14 @@ inline u8x64 flip_high_bits(u8x64 a) {
 }
 inline u8x64 low_nibbles(u8x64 a) { return bytes([&](int i) { return a.v[i] & 15; }); }
 inline u8x64 high_nibbles(u8x64 a) { return bytes([&](int i) { return a.v[i] >> 4; }); }
+// Bytes whose upper half is a nibble of `upper` and whose lower half is the same nibble of `lower`: the low nibbles or the
+// high ones.
+inline u8x64 join_low_nibbles(u8x64 upper, u8x64 lower) {
+  return bytes([&](int i) { return (upper.v[i] & 15) << 4 | (lower.v[i] & 15); });
+}
+inline u8x64 join_high_nibbles(u8x64 upper, u8x64 lower) {
+  return bytes([&](int i) { return (upper.v[i] & 0xf0) | lower.v[i] >> 4; });
+}
 template <int J> inline u8x64 or_two_bits_at_4(u8x64 low, u8x64 b) {
   return bytes([&](int i) { return low.v[i] | (((b.v[i] >> (2 * J)) & 3) << 4); });
 }
