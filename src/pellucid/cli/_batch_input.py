@@ -49,26 +49,35 @@ def count_lines(source: str) -> int | None:
 
 def read_lines(source: Iterable[bytes], common: Mapping[str, Any], model: str) -> Iterator[Line]:
     """common: fields of every line, which a line's own replace. Empty lines are no requests."""
-    setting = json.dumps([model, common], sort_keys=True).encode()
+    for index, key, text in keyed(source, [model, common]):
+        yield _line(index, key, text, common)
+
+
+def keyed(source: Iterable[bytes], setting: Any) -> Iterator[tuple[int, str, bytes]]:
+    """(index, key, text) of every line that is not empty. setting: JSON data, a part of each key."""
+    prefix = json.dumps(setting, sort_keys=True).encode()
     for index, raw in enumerate(source):
         text = raw.strip()
-        if not text:
-            continue
-        key = hashlib.sha256(setting + b"\n" + text).hexdigest()[:16]
-        yield _line(index, key, text, common)
+        if text:
+            yield index, hashlib.sha256(prefix + b"\n" + text).hexdigest()[:16], text
 
 
 def _line(index: int, key: str, text: bytes, common: Mapping[str, Any]) -> Line:
     identity: str | int | None = None
     try:
         values = parse_object(text)
-        given = values.pop("id", None)
-        if isinstance(given, bool) or not isinstance(given, str | int | None):
-            raise UsageError(f"id: expected a text or an integer, got {given!r:.60}")
-        identity = given
+        identity = take_identity(values)
         return Line(index, key, identity, _prompt(values), {**common, **values})
     except UsageError as error:
         return Line(index, key, identity, None, {}, error)
+
+
+def take_identity(values: dict[str, Any]) -> str | int | None:
+    """The "id", taken out of a line's values. UsageError: it is neither a text nor an integer."""
+    given = values.pop("id", None)
+    if isinstance(given, bool) or not isinstance(given, str | int | None):
+        raise UsageError(f"id: expected a text or an integer, got {given!r:.60}")
+    return given
 
 
 def parse_object(text: bytes) -> dict[str, Any]:

@@ -11,29 +11,29 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from pellucid.errors import PellucidError, UsageError
+from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
-    from pellucid.cli._batch_input import Line
     from pellucid.outputs import GenerationResult
 
 _BEGINNING = b'{"index": '  # of each of our lines
 SYNC_SECONDS = 1.0
 
 
-def result_line(line: Line, result: GenerationResult | PellucidError) -> bytes:
+def told(result: GenerationResult) -> dict[str, Any]:
     """No times and no counts of reuse: the same line gives the same bytes, whatever ran beside it."""
-    out: dict[str, Any] = {"index": line.index, "id": line.identity, "key": line.key}
-    if isinstance(result, PellucidError):
-        out["error"] = {"type": type(result).__name__, "message": str(result)}
-    else:
-        samples = [sample.to_dict() for sample in result.outputs]
-        out["outputs"] = [{k: v for k, v in s.items() if v is not None and v != ()} for s in samples]
-        out["usage"] = {"prompt_tokens": result.counts.prompt, "generated_tokens": result.counts.generated}
-        seed = result.settings["seed"].value
-        if seed is not None:
-            out["seed"] = seed
-    return json.dumps(out, ensure_ascii=False).encode("utf-8") + b"\n"
+    samples = [sample.to_dict() for sample in result.outputs]
+    out: dict[str, Any] = {
+        "outputs": [{k: v for k, v in s.items() if v is not None and v != ()} for s in samples],
+        "usage": {"prompt_tokens": result.counts.prompt, "generated_tokens": result.counts.generated},
+    }
+    seed = result.settings["seed"].value
+    return out if seed is None else out | {"seed": seed}
+
+
+def encoded(line: dict[str, Any]) -> bytes:
+    """A line of the output."""
+    return json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n"
 
 
 class Pipe:

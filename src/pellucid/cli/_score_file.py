@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pellucid.cli import _console, _options
 from pellucid.cli._batch_input import count_lines, open_lines
-from pellucid.cli._batch_output import Pipe, ResultFile
+from pellucid.cli._batch_output import Pipe, ResultFile, encoded
+from pellucid.cli._batch_progress import Progress
 from pellucid.cli._score_input import ScoreLine, read_items
 from pellucid.cli._score_options import as_given, delimited
-from pellucid.errors import PellucidError, UsageError
+from pellucid.errors import PellucidError
 from pellucid.scoring.results import MEASURES
 
 if TYPE_CHECKING:
@@ -60,14 +61,11 @@ def run_file(source: str, output: str, *, overwrite: bool, tell: Tell, setting: 
         stack.callback(sink.close)
         run = _Run(sink, accuracy, tell, setting)
         run.run(read_items(lines, setting), count_lines(source))
-        if sink.done.keys() - run.seen:
-            raise UsageError(f"{output} has results of lines that {source} does not have; name another file")
-        told = f"{run.num_run} lines run, {len(sink.done)} done before, {run.num_errors} with errors"
-        _console.note(f"pellucid: {'all done before: ' if sink.done and not run.num_run else ''}{told}")
+        run.progress.finish(source, output)
         if accuracy.total:
             most = max(accuracy.total.values())
             _console.note(f"pellucid: accuracy over {most} lines with gold: {accuracy}")
-        if run.num_errors:
+        if run.progress.num_errors:
             click.get_current_context().exit(1)
 
 
@@ -75,14 +73,12 @@ class _Run:
     def __init__(
         self, sink: Pipe | ResultFile, accuracy: Accuracy, tell: Tell, setting: Mapping[str, Any]
     ) -> None:
-        self.seen: set[int] = set()
-        self.num_run = 0
-        self.num_errors = sink.num_errors
+        self.progress = Progress(sink)
         self._sink, self._accuracy, self._tell, self._setting = sink, accuracy, tell, setting
         self._due: deque[ScoreLine] = deque()  # read, and not yet written
 
     def run(self, lines: Iterator[ScoreLine], total: int | None) -> None:
-        undone = self._undone(lines)
+        undone = self.progress.undone(lines)
         first = next(undone, None)
         if first is None:
             return
@@ -90,7 +86,7 @@ class _Run:
         from pellucid.serving.progress_bar import prompts_bar
 
         def items() -> Iterator[tuple[Any, Any]]:
-            for line in self._with(first, undone):
+            for line in chain((first,), undone):
                 self._due.append(line)
                 if line.error is None:
                     yield line.context, delimited(line.continuations, self._setting["delimiter"])
@@ -111,35 +107,13 @@ class _Run:
                 advance(0)
             self._write_errors()
 
-    @staticmethod
-    def _with(first: ScoreLine, others: Iterator[ScoreLine]) -> Iterator[ScoreLine]:
-        yield first
-        yield from others
-
-    def _undone(self, lines: Iterator[ScoreLine]) -> Iterator[ScoreLine]:
-        for line in lines:
-            self.seen.add(line.index)
-            known = self._sink.done.get(line.index)
-            if known is None:
-                yield line
-            elif known != line.key:
-                raise UsageError(
-                    f"line {line.index + 1} of the input, the model or the options are not those of the results "
-                    "that the output has; name another file, or give --overwrite"
-                )
-
     def _write_errors(self) -> None:
         while self._due and (error := self._due[0].error) is not None:
             self._write(self._due.popleft(), error)
 
     def _write(self, line: ScoreLine, result: Scores | PellucidError) -> None:
-        self.num_run += 1
-        out: dict[str, Any] = {"index": line.index, "id": line.identity, "key": line.key}
-        if isinstance(result, PellucidError):
-            self.num_errors += 1
-            out["error"] = {"type": type(result).__name__, "message": str(result)}
-        else:
-            out |= self._tell(result)
+        out = self.progress.result(line, result, self._tell)
+        if "error" not in out:
             out |= {"gold": line.gold} if line.gold is not None else {}
             self._accuracy.add(out)
-        self._sink.write(json.dumps(out, ensure_ascii=False).encode("utf-8") + b"\n")
+        self._sink.write(encoded(out))

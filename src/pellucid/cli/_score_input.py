@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pellucid.cli._batch_input import parse_object
+from pellucid.cli._batch_input import keyed, parse_object, take_identity
 from pellucid.errors import UsageError
 
 FIELDS = ("id", "context", "continuations", "choices", "gold")
@@ -30,22 +28,15 @@ class ScoreLine:
 
 def read_items(source: Iterable[bytes], setting: Mapping[str, Any]) -> Iterator[ScoreLine]:
     """setting: what all lines are run with. Empty lines are no items."""
-    prefix = json.dumps(setting, sort_keys=True).encode()
-    for index, raw in enumerate(source):
-        text = raw.strip()
-        if text:
-            key = hashlib.sha256(prefix + b"\n" + text).hexdigest()[:16]
-            yield _line(index, key, text)
+    for index, key, text in keyed(source, setting):
+        yield _line(index, key, text)
 
 
 def _line(index: int, key: str, text: bytes) -> ScoreLine:
     identity = None
     try:
         values = parse_object(text)
-        given = values.get("id")
-        if isinstance(given, bool) or not isinstance(given, str | int | None):
-            raise UsageError(f"id: expected a text or an integer, got {given!r:.60}")
-        identity = given
+        identity = take_identity(values)
         return ScoreLine(index, key, identity, *_item(values))
     except UsageError as error:
         return ScoreLine(index, key, identity, error=UsageError(f"line {index + 1}: {error}"))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _options
 from pellucid.cli._batch_input import Line, count_lines, open_lines, read_lines
-from pellucid.cli._batch_output import Pipe, ResultFile, result_line
-from pellucid.errors import PellucidError, UsageError
+from pellucid.cli._batch_output import Pipe, ResultFile, encoded, told
+from pellucid.cli._batch_progress import Progress
+from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
     from pellucid.serving.many import Job
@@ -64,11 +65,8 @@ def command(source: str, output: str, output_order: str, overwrite: bool, **opti
         batch = Batch(sink, in_order=output_order == "input")
         requests = (_own(line) for line in read_lines(lines, common, options["model"]))
         batch.run(requests, options["model_defaults"], total)
-        if sink.done.keys() - batch.seen:
-            raise UsageError(f"{output} has results of lines that {source} does not have; name another file")
-        told = f"{batch.num_run} lines run, {len(sink.done)} done before, {batch.num_errors} with errors"
-        _console.note(f"pellucid: {'all done before: ' if sink.done and not batch.num_run else ''}{told}")
-        if batch.num_errors:
+        batch.progress.finish(source, output)
+        if batch.progress.num_errors:
             click.get_current_context().exit(1)
 
 
@@ -79,12 +77,10 @@ def _own(line: Line) -> Line:
 
 
 class Batch:
-    """seen: indexes of the input. num_run: lines run now. num_errors: lines with errors, now or before."""
+    """Runs the lines of an input that the output has no results of."""
 
     def __init__(self, sink: Pipe | ResultFile, *, in_order: bool) -> None:
-        self.seen: set[int] = set()
-        self.num_run = 0
-        self.num_errors = sink.num_errors
+        self.progress = Progress(sink)
         self._sink = sink
         self._in_order = in_order
         self._due: list[int] = []  # indexes that are run and not yet written, ascending
@@ -92,7 +88,8 @@ class Batch:
 
     def run(self, lines: Iterator[Line], model_defaults: bool, total: int | None) -> None:
         """The model is loaded when the first line asks for it."""
-        first = next(self._undone(lines), None)
+        undone = self.progress.undone(lines)
+        first = next(undone, None)
         if first is None:
             return
         from pellucid.serving.many import run_jobs
@@ -100,7 +97,7 @@ class Batch:
 
         def jobs() -> Iterator[Job[Line]]:
             yield from self._jobs(first)
-            for line in self._undone(lines):
+            for line in undone:
                 yield from self._jobs(line)
 
         with _options.open_llm() as llm, prompts_bar(total, None) as advance:
@@ -109,18 +106,6 @@ class Batch:
                 for line, result in results:
                     self._finish(line, result)
                     advance(0 if isinstance(result, PellucidError) else result.counts.generated)
-
-    def _undone(self, lines: Iterator[Line]) -> Iterator[Line]:
-        for line in lines:
-            self.seen.add(line.index)
-            known = self._sink.done.get(line.index)
-            if known is None:
-                yield line
-            elif known != line.key:
-                raise UsageError(
-                    f"line {line.index + 1} of the input, the model or the options are not those of the results "
-                    "that the output has; name another file, or give --overwrite"
-                )
 
     def _jobs(self, line: Line) -> Iterator[Job[Line]]:
         """The job of a line; none if the line itself is wrong, which is its result."""
@@ -133,9 +118,7 @@ class Batch:
             yield Job(line, line.prompt, line.fields)
 
     def _finish(self, line: Line, result: Any) -> None:
-        self.num_run += 1
-        self.num_errors += isinstance(result, PellucidError)
-        data = result_line(line, result)
+        data = encoded(self.progress.result(line, result, told))
         if not self._in_order:
             self._sink.write(data)
             return
