@@ -36,11 +36,6 @@ def width(default: int = 80) -> int:
     return max(20, shutil.get_terminal_size((default, 24)).columns)
 
 
-def counted(number: int, noun: str) -> str:
-    """1 token, 2 tokens"""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def harmless(text: str) -> str:
     """Control characters made visible; tabs and newlines stay."""
     return text.translate(_CONTROLS)

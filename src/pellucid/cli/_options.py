@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -62,6 +62,11 @@ class ByteSize(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
         if not found or float(found[1]) <= 0:
             self.fail(f"expected a size such as 512M or 2G, got '{value}'", param, ctx)
         return int(float(found[1]) * 1024 ** ("kmgt".index(found[2].lower()) + 1 if found[2] else 0))
+
+
+model_defaults = click.option(
+    "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
+)
 
 
 _LOAD_OPTIONS = (
@@ -161,16 +166,20 @@ def open_llm(model: str | None = None, otherwise: Mapping[str, Any] | None = Non
 class SamplingCommand(click.Command):
     """A command with a flag for each parameter of SamplingParams, and a help page in sections.
 
-    The flags are made when they are first needed, so that `pellucid --help` does not import the samplers.
+    The flags are made when they are first needed, so that `pellucid --help` does not import the samplers. without:
+    parameters that the command has flags of its own for, or that have no meaning in it.
     """
+
+    def __init__(self, *args: Any, without: Sequence[str] = (), **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.without = without
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         if not any(isinstance(param, SamplingOption) for param in self.params):
             from pellucid.sampling.params import SamplingParams
 
-            self.params.extend(
-                SamplingOption(field) for field in SamplingParams.fields() if not field.in_python_only
-            )
+            fields = (field for field in SamplingParams.fields() if not field.in_python_only)
+            self.params.extend(SamplingOption(field) for field in fields if field.name not in self.without)
         return super().get_params(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pellucid.cli import _options
+from pellucid.cli import _console, _options
 from pellucid.scoring.encode import BOUNDARIES
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def as_given(scores: Scores, continuations: Sequence[str | Sequence[int]]) -> Sc
 def score_arguments(
     text: str | None, continuations: Sequence[str], unconditional: str | None, options: Mapping[str, Any]
 ) -> Scores:
-    """The scores of what stands on the command line."""
+    """The scores of what stands on the command line; what --truncate dropped is said on stderr."""
     with _options.open_llm() as llm:
         scores = llm.score(
             text or "",
@@ -103,4 +103,6 @@ def score_arguments(
             unconditional=unconditional,
             truncate=options["truncate"],
         )
+    if any(each.num_dropped for each in scores):
+        _console.note(f"{max(each.num_dropped for each in scores)} tokens of the context were dropped")
     return as_given(scores, continuations)

@@ -26,7 +26,12 @@ class Strategy:
     options: tuple[str, ...]
 
 
-def _work(result: Any) -> str:
+def output_line(value: float, reason: str, text: str) -> str:
+    return f"{value:>10.4f}  {reason:<6}  {_console.visible(text)!r}"
+
+
+def work_of(result: Any) -> str:
+    """What it cost, of a result with `work` and `seconds`."""
     work = result.work
     return f"{work.rows} rows computed, {work.reused} reused, {work.passes} passes, {result.seconds:.2f} s"
 
@@ -38,7 +43,7 @@ def _beam(llm: LLM, prompt: str, options: dict[str, Any], **fixed: Any) -> Shown
         fixed["early_stopping"] = named[stopping]
     result = llm.beam_search(prompt, **fixed, **options)
     lines = [(each.value, each.finish_reason, each.text) for each in result.outputs]
-    return result, lines, [_work(result)]
+    return result, lines, [work_of(result)]
 
 
 def _best_first(llm: LLM, prompt: str, options: dict[str, Any]) -> Shown:
@@ -55,7 +60,7 @@ def _stochastic(llm: LLM, prompt: str, options: dict[str, Any]) -> Shown:
     result = llm.stochastic_beam_search(prompt, **options)
     lines = [(each.logprob, each.finish_reason, each.text) for each in result.outputs]
     weights = ", ".join(f"{each.weight:.4g}" for each in result.outputs)
-    return result, lines, [f"seed {result.seed}; weights {weights}", _work(result)]
+    return result, lines, [f"seed {result.seed}; weights {weights}", work_of(result)]
 
 
 def _contrastive(llm: LLM, prompt: str, options: dict[str, Any]) -> Shown:
@@ -64,7 +69,7 @@ def _contrastive(llm: LLM, prompt: str, options: dict[str, Any]) -> Shown:
     return (
         result,
         [(mean, result.finish_reason, result.text)],
-        ["value: mean score of a token", _work(result)],
+        ["value: mean score of a token", work_of(result)],
     )
 
 
@@ -106,9 +111,9 @@ STRATEGIES = {
     "diverse": Strategy(_diverse, (*_BEAM, "num_groups", "diversity")),
     "stochastic": Strategy(_stochastic, ("n", "min_tokens")),
     "contrastive": Strategy(_contrastive, ("alpha", "k", "min_tokens")),
-    "best-of": Strategy(_best_of, ("n", "by", "min_tokens")),
-    "self-consistency": Strategy(_consistency, ("n", "extract", "weighted", "min_tokens")),
-    "minimum-bayes-risk": Strategy(_mbr, ("n", "utility", "min_tokens")),
+    "best-of": Strategy(_best_of, ("n", "by", "min_tokens", "logprobs")),
+    "self-consistency": Strategy(_consistency, ("n", "extract", "weighted", "min_tokens", "logprobs")),
+    "minimum-bayes-risk": Strategy(_mbr, ("n", "utility", "min_tokens", "logprobs")),
 }
 EXACT = (
     *("n", "objective", "min_tokens", "must_end", "max_nodes", "max_seconds", "max_memory"),
@@ -135,6 +140,6 @@ def run(llm: LLM, name: str, prompt: str, options: dict[str, Any], as_json: bool
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
         return
     for value, reason, text in lines:
-        click.echo(f"{value:>10.4f}  {reason:<6}  {_console.visible(text)!r}")
+        click.echo(output_line(value, reason, text))
     for note in notes:
         _console.note(note)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _prompt
 from pellucid.glass.words import cells, padded
 
 if TYPE_CHECKING:
@@ -41,10 +41,8 @@ the two distributions are apart, in nats. docs/interventions.md describes the fi
     required=True,
     help="JSON file of interventions.",
 )
-@click.option(
-    "-f", "--file", type=click.Path(dir_okay=False), help="Read the prompt from a file (- is stdin)."
-)
-@click.option("--parse-special", is_flag=True, help='Text such as "<|im_start|>" becomes control tokens.')
+@_prompt.file_option
+@_prompt.special_option
 @click.option(
     "--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Tokens of each distribution."
 )
@@ -56,9 +54,7 @@ def command(prompt: str | None, **options: Any) -> None:
     """
     from pellucid.glass.intervention_file import load_interventions
 
-    text = _console.read_text(options["file"], prompt)
-    if text is None:
-        raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
+    text = _prompt.read_prompt(prompt, options["file"])
     interventions = load_interventions(options["path"])
     with _options.open_llm() as llm:
         found = llm.ab(

@@ -47,9 +47,7 @@ not run again, and none is lost. Exit code 1: some lines have errors.
     help="input: results wait in memory for those before them.",
 )
 @click.option("--overwrite", is_flag=True, help="Drop the results that the output file has, and begin anew.")
-@click.option(
-    "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
-)
+@_options.model_defaults
 def command(source: str, output: str, output_order: str, overwrite: bool, **options: Any) -> None:
     """Run a file of requests, one JSON object a line.
 

@@ -26,9 +26,7 @@ Examples:
 @click.option(
     "--show-settings", is_flag=True, help="Every effective setting and its origin at the start, on stderr."
 )
-@click.option(
-    "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
-)
+@_options.model_defaults
 def command(**options: Any) -> None:
     """Talk with a model, turn by turn.
 

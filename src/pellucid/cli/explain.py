@@ -8,11 +8,12 @@ from typing import Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _prompt
 
 
 @click.command(
     cls=_options.SamplingCommand,
+    without=("logprobs",),  # what is told has them
     epilog="""\b
 Examples:
   pellucid explain "The quick brown fox"
@@ -27,10 +28,8 @@ one go, to see that the bits are the same. --max-tokens is 3 unless given.
 )
 @click.argument("prompt", required=False)
 @_options.load_options
-@click.option(
-    "-f", "--file", type=click.Path(dir_okay=False), help="Read the prompt from a file (- is stdin)."
-)
-@click.option("--chat", is_flag=True, help="The prompt is a user's message: apply the model's chat template.")
+@_prompt.file_option
+@_prompt.chat_option
 @click.option(
     "--top", type=click.IntRange(1), default=3, show_default=True, help="Predictions told of a row."
 )
@@ -49,11 +48,9 @@ def command(prompt: str | None, **options: Any) -> None:
     """
     from pellucid.glass.explain import explain
 
-    text = _console.read_text(options["file"], prompt)
-    if text is None:
-        raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
+    text = _prompt.read_prompt(prompt, options["file"])
     sampling = {"max_tokens": 3, **_options.sampling_values()}
-    given = [{"role": "user", "content": text}] if options["chat"] else text
+    given = _prompt.messages(text) if options["chat"] else text
     with _options.open_llm() as llm:
         told = explain(llm, given, top=options["top"], rows=options["rows"], **sampling)
     if options["as_json"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _prompt
 from pellucid.settings import option_of
 
 if TYPE_CHECKING:
@@ -35,12 +35,10 @@ exact text). Without --temperature the most probable token is always chosen. Exi
 )
 @click.argument("prompt", required=False)
 @_options.load_options
-@click.option(
-    "-f", "--file", type=click.Path(dir_okay=False), help="Read the prompt from a file (- is stdin)."
-)
-@click.option("--chat", is_flag=True, help="The prompt is a user's message: apply the model's chat template.")
-@click.option("--system", help="System message for --chat.")
-@click.option("--parse-special", is_flag=True, help='Text such as "<|im_start|>" becomes control tokens.')
+@_prompt.file_option
+@_prompt.chat_option
+@_prompt.system_option
+@_prompt.special_option
 @click.option(
     "--beams",
     type=click.IntRange(1),
@@ -68,9 +66,7 @@ exact text). Without --temperature the most probable token is always chosen. Exi
     is_flag=True,
     help="With --record: also a digest of each layer's output (8 bytes), so that a replay can name a layer.",
 )
-@click.option(
-    "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
-)
+@_options.model_defaults
 def command(prompt: str | None, **options: Any) -> None:
     """Continue a text.
 
@@ -80,16 +76,13 @@ def command(prompt: str | None, **options: Any) -> None:
     if text == "" and options["show_settings"] and prompt is None and options["file"] is None:
         text = None  # nothing was piped in, as where stdin is /dev/null: the settings alone were asked for
     if text is None and not options["show_settings"]:
-        raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
-    if options["system"] is not None and not options["chat"]:
-        raise click.UsageError("--system is part of a chat; add --chat")
-    if options["chat"] and options["parse_special"]:
-        raise click.UsageError(
-            "--parse-special does not go with --chat: a message never becomes control tokens"
-        )
+        raise click.UsageError(_prompt.NONE)
+    _prompt.check_chat(options)
     if options["record"] == "-":
         raise click.UsageError("--record: expected the name of a file, got - (the text goes to stdout)")
     sampling = _options.sampling_values()
+    if options["beams"] is not None:
+        _check_beams(options, sampling)
     with _options.open_llm() as llm:
         if text is None:  # --show-settings alone
             click.echo(llm.effective_settings(model_defaults=options["model_defaults"], **sampling).table())
@@ -118,14 +111,18 @@ _NOT_OF_BEAMS = (
 )
 
 
-def _beams(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> None:
-    """The best output of a beam search."""
+def _check_beams(options: dict[str, Any], sampling: dict[str, Any]) -> None:
+    """click.UsageError: what --beams does not go with."""
     for name in (*_NOT_OF_BEAMS, "n", "logprobs", "stop"):
         if name in sampling or (name in _NOT_OF_BEAMS and options[name]):
             raise click.UsageError(f"{option_of(name)} does not go with --beams; leave one of them out")
     if "max_tokens" not in sampling:
         raise click.UsageError("--beams needs --max-tokens: a beam search has to know where outputs are cut")
-    prompt = llm.render_chat(_messages(text, options)) if options["chat"] else text
+
+
+def _beams(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any]) -> None:
+    """The best output of a beam search."""
+    prompt = llm.render_chat(_prompt.messages(text, options["system"])) if options["chat"] else text
     result = llm.beam_search(prompt, num_beams=options["beams"], **sampling)
     if options["as_json"]:
         click.echo(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
@@ -134,17 +131,9 @@ def _beams(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any
             _console.write(text, dim=True)
         _console.write(result.text + ("" if result.text.endswith("\n") else "\n"))
     if options["stats"]:
-        work = result.work
-        _console.note(
-            f"{work.rows} rows computed, {work.reused} reused, {work.passes} passes, {result.seconds:.2f} s"
-        )
+        from pellucid.cli._strategies import work_of
 
-
-def _messages(text: str, options: dict[str, Any]) -> list[dict[str, str]]:
-    messages = [{"role": "user", "content": text}]
-    if options["system"] is not None:
-        messages.insert(0, {"role": "system", "content": options["system"]})
-    return messages
+        _console.note(work_of(result))
 
 
 def _recorder(options: dict[str, Any]) -> Recorder | None:
@@ -165,7 +154,7 @@ def _start(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any
         common["interventions"] = load_interventions(options["interventions"])
     if not options["chat"]:
         return llm.stream(text, parse_special=options["parse_special"], **common)
-    return llm.stream_chat(_messages(text, options), **common)
+    return llm.stream_chat(_prompt.messages(text, options["system"]), **common)
 
 
 def _print(stream: Stream, prompt: str, options: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 import click
 
 from pellucid.cli import _console, _options
+from pellucid.glass.words import counted
 
 
 @click.command(
@@ -43,6 +44,6 @@ def command(file: str, window: int | None, stride: int | None, as_json: bool, **
     for name, value in told.items():
         click.echo(f"{name:<16}{value:.4f}")
     _console.note(
-        f"{_console.counted(result.num_tokens, 'token')} in {_console.counted(result.num_windows, 'window')} "
+        f"{counted(result.num_tokens, 'token')} in {counted(result.num_windows, 'window')} "
         f"of up to {result.window}"
     )

@@ -74,5 +74,3 @@ def command(
         return
     for i, value in zip(told["ranking"], told[by], strict=True):
         click.echo(f"{i:>3} {value:>10.4f}  {_console.visible(scores[i].text or '')}")
-    if any(each.num_dropped for each in scores):
-        _console.note(f"{max(each.num_dropped for each in scores)} tokens of the context were dropped")

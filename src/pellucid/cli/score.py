@@ -92,5 +92,3 @@ def _print(scores: Scores) -> None:
     merged = sum(each.merged for each in scores)
     if merged:
         _console.note(f"{merged} scored from within the context: a token lies across the boundary")
-    if any(each.num_dropped for each in scores):
-        _console.note(f"{max(each.num_dropped for each in scores)} tokens of the context were dropped")

@@ -9,27 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options, _strategies
+from pellucid.cli import _console, _options, _prompt, _strategies
 
 if TYPE_CHECKING:
-    from pellucid.search.search import Bounds, SearchOutput, SearchResult
+    from pellucid.search.search import Bounds, SearchResult
 
 # Sampling parameters that the command has flags of its own for.
 _OWN = ("max_tokens", "min_tokens", "n")
 
 
-class _Command(_options.SamplingCommand):
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        if not any(isinstance(each, _options.SamplingOption) for each in self.params):
-            from pellucid.sampling.params import SamplingParams
-
-            fields = (field for field in SamplingParams.fields() if not field.in_python_only)
-            self.params.extend(_options.SamplingOption(field) for field in fields if field.name not in _OWN)
-        return super().get_params(ctx)
-
-
 @click.command(
-    cls=_Command,
+    cls=_options.SamplingCommand,
+    without=_OWN,
     epilog="""\b
 Examples:
   pellucid search "The capital of France is" --max-tokens 4
@@ -44,9 +35,7 @@ gap; greedy and beam search on the same prompt) goes to stderr. docs/search.md t
 )
 @click.argument("prompt", required=False)
 @_options.load_options
-@click.option(
-    "-f", "--file", type=click.Path(dir_okay=False), help="Read the prompt from a file (- is stdin)."
-)
+@_prompt.file_option
 @click.option("--max-tokens", type=click.IntRange(1), required=True, help="Most tokens of an output.")
 @click.option(
     "--strategy",
@@ -114,9 +103,7 @@ def command(prompt: str | None, **options: Any) -> None:
     If the budget ends first: the best found, an upper bound on everything else, and the gap in nats. With --strategy:
     beams, samples without replacement, contrastive search, or samples compared with each other.
     """
-    text = _console.read_text(options["file"], prompt)
-    if text is None:
-        raise click.UsageError("no prompt: give it as an argument, with --file, or on stdin")
+    text = _prompt.read_prompt(prompt, options["file"])
     said = _options.given(name for name in options if name not in _options.LOAD_NAMES)
     flags = {each.name: each.opts[-1] for each in click.get_current_context().command.params if each.name}
     _strategies.check_options(options["strategy"], said, flags)
@@ -149,14 +136,10 @@ def command(prompt: str | None, **options: Any) -> None:
         click.echo(json.dumps(told, ensure_ascii=False, allow_nan=False))
         return
     for output in result.outputs:
-        click.echo(_line(output))
+        click.echo(_strategies.output_line(output.value, output.finish_reason, output.text))
     _tell(result)
     if checked is not None:
         _console.note(f"certificate checked: {checked.nodes} distributions computed again")
-
-
-def _line(output: SearchOutput) -> str:
-    return f"{output.value:>10.4f}  {output.finish_reason:<6}  {_console.visible(output.text)!r}"
 
 
 def _tell(result: SearchResult) -> None:

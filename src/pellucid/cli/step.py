@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _options, _prompt
+from pellucid.settings import option_of
 
 if TYPE_CHECKING:
     from pellucid.held.generation import Generation
@@ -30,28 +31,21 @@ do, 16 colours, no mouse) and the package textual: pip install 'pellucid[tui]'. 
 @click.argument("prompt", required=False)
 @_options.load_options
 @click.option("-f", "--file", type=click.Path(dir_okay=False), help="Read the prompt from a file.")
-@click.option("--chat", is_flag=True, help="The prompt is a user's message: apply the model's chat template.")
-@click.option("--system", help="System message for --chat.")
-@click.option("--parse-special", is_flag=True, help='Text such as "<|im_start|>" becomes control tokens.')
+@_prompt.chat_option
+@_prompt.system_option
+@_prompt.special_option
 @click.option("--load", type=click.Path(dir_okay=False), help="Go on with what w saved there.")
-@click.option(
-    "--model-defaults", is_flag=True, help="Start from the sampling values that the model's author gives."
-)
+@_options.model_defaults
 def command(prompt: str | None, **options: Any) -> None:
     """Step through a generation in the terminal.
 
     Step, run, go back; choose another token or force a text; branch off; change a setting and see its effect.
     """
     app_class = _app_class()
-    text = None if options["load"] is not None else _prompt(prompt, options)
-    if options["load"] is not None and (prompt is not None or options["file"] is not None):
-        raise click.UsageError("--load brings its own text: give it, or a prompt")
-    if options["system"] is not None and not options["chat"]:
-        raise click.UsageError("--system is part of a chat; add --chat")
-    if options["chat"] and options["parse_special"]:
-        raise click.UsageError(
-            "--parse-special does not go with --chat: a message never becomes control tokens"
-        )
+    if options["load"] is not None:
+        _check_load(prompt, options)
+    text = None if options["load"] is not None else _text(prompt, options)
+    _prompt.check_chat(options)
     if not all(_console.is_terminal(stream) for stream in (sys.stdin, sys.stdout, sys.stderr)):
         raise click.UsageError(
             "step needs a terminal as stdin, stdout and stderr, for keys and screen; in a pipe, use pellucid explain"
@@ -81,25 +75,30 @@ def _app_class() -> Any:
     return StepApp
 
 
-def _prompt(prompt: str | None, options: dict[str, Any]) -> str:
-    """Not from stdin, which is where the keys come from."""
+def _check_load(prompt: str | None, options: dict[str, Any]) -> None:
+    if prompt is not None or options["file"] is not None:
+        raise click.UsageError("--load brings its own text: give it, or a prompt")
+    for name in ("chat", "system", "parse_special", "model_defaults"):
+        if options[name]:
+            raise click.UsageError(
+                f"{option_of(name)} is about a prompt, and --load brings its own text: leave it out"
+            )
+
+
+def _text(prompt: str | None, options: dict[str, Any]) -> str:
+    """The prompt. Not from stdin, which is where the keys come from."""
     if prompt == "-" or options["file"] == "-":
         raise click.UsageError("stdin brings the keys; give the prompt as an argument or with --file")
     if prompt is None and options["file"] is None:
         raise click.UsageError("no prompt: give it as an argument or with --file, or --load a session")
-    text = _console.read_text(options["file"], prompt)
-    return "" if text is None else text
+    return _prompt.read_prompt(prompt, options["file"])
 
 
 def _begin(llm: LLM, text: str | None, options: dict[str, Any], sampling: dict[str, Any]) -> Generation:
     if text is None:
         generation = llm.restore(options["load"])
         return generation.configure(**sampling) if sampling else generation
-    given: Any = text
-    if options["chat"]:
-        given = [{"role": "user", "content": text}]
-        if options["system"] is not None:
-            given.insert(0, {"role": "system", "content": options["system"]})
+    given = _prompt.messages(text, options["system"]) if options["chat"] else text
     return llm.begin(
         given, model_defaults=options["model_defaults"], parse_special=options["parse_special"], **sampling
     )

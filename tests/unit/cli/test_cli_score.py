@@ -166,6 +166,18 @@ def test_rank(invoke, tiny):
             assert [int(line.split()[0]) for line in lines] == wanted
 
 
+def test_what_truncation_drops_is_said(invoke, tiny):
+    context = "once upon a time " * 9
+    for name in ("score", "rank"):
+        for more in ((), ("--json",)):
+            done = invoke(name, "-m", tiny, "--context", 20, context, "x", "--truncate", *more)
+            assert done.exit_code == 0, done.stderr
+            with LLM(tiny, context_length=20) as llm:
+                (score,) = llm.score(context, ["x"], truncate=True)
+            assert done.stderr == f"{score.num_dropped} tokens of the context were dropped\n"
+        assert invoke(name, "-m", tiny, "--context", 20, context, "x").exit_code == 2
+
+
 def test_arguments_or_a_file(invoke, tiny, tmp_path):
     for args in (("One day",), (), ("a", "b", "-o", tmp_path / "x"), ("a", "b", "--file", "-")):
         assert invoke("score", "-m", tiny, *args).exit_code == 2

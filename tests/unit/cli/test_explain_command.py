@@ -38,6 +38,7 @@ def test_errors(tiny):
         (["explain", "x", "--rows", "0"], b"--rows"),
         (["explain", "x", "--deadline", "3"], b"deadline=3.0 is for generate"),
         (["explain", "x", "--n", "2"], b"one sample"),
+        (["explain", "x", "--logprobs", "2"], b"No such option '--logprobs'"),
         (["explain", ""], b"empty"),
     ):
         done = run(*words, "--model", str(tiny))

@@ -92,6 +92,8 @@ def same(a, b):
         (["--strategy", "beam", "--diversity", "1"], "--diversity has no meaning with --strategy beam"),
         (["--strategy", "contrastive", "--verify"], "--verify has no meaning"),
         (["--alpha", "0.5"], "--alpha has no meaning with --strategy exact"),
+        (["--logprobs", "2"], "--logprobs has no meaning with --strategy exact"),
+        (["--strategy", "beam", "--logprobs", "2"], "--logprobs has no meaning with --strategy beam"),
         (["--strategy", "self-consistency", "--temperature", "1"], "needs --extract"),
         (["--strategy", "best-of"], "temperature"),
     ],

@@ -39,6 +39,8 @@ def test_without_textual(tiny):
         ([], b"no prompt"),
         (["-"], b"stdin brings the keys"),
         (["x", "--load", "y"], b"--load brings its own text"),
+        (["--load", "y", "--model-defaults"], b"--model-defaults is about a prompt, and --load"),
+        (["--load", "y", "--system", "z"], b"--system is about a prompt, and --load"),
         (["x", "--system", "y"], b"add --chat"),
         (["x", "--chat", "--parse-special"], b"--parse-special does not go with --chat"),
     ],
