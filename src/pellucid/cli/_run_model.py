@@ -1,4 +1,4 @@
-"""The model of a recorded run, for the commands that compute it again."""
+"""A recorded run and its model, for the commands that look back."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from pellucid.cli import _options
+from pellucid.cli import _console, _options
 from pellucid.errors import PellucidError, UsageError
 
 if TYPE_CHECKING:
     from pellucid.glass.run import Run
     from pellucid.llm import LLM
+
+
+def read(path: str) -> Run:
+    """The run of this file; one that was cut off is noted on stderr. RunFileError: it is no run file."""
+    from pellucid.glass.runfile import read_run
+
+    run = read_run(path)
+    if run.num_cut_bytes:
+        _console.note(f"{path}: the last {run.num_cut_bytes} bytes are no whole frame: the run was cut off")
+    return run
 
 
 def open_for_run(run: Run) -> LLM:

@@ -73,7 +73,7 @@ def check_mode(text: str | None, continuations: tuple[str, ...], source: str | N
     if source is None:
         if text is None or not continuations:
             raise click.UsageError("expected a context and at least one continuation, or --file")
-        for name in ("output", "overwrite"):
+        for name in ("output", "overwrite", "tokens"):
             if given(name) is click.core.ParameterSource.COMMANDLINE:
                 raise click.UsageError(f"--{name} goes with --file")
 

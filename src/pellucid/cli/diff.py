@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pellucid.cli import _console
+from pellucid.cli import _console, _run_model
 
 if TYPE_CHECKING:
     from pellucid.glass.run import Run
@@ -30,9 +30,8 @@ No model is loaded. Exit code 0: the same; 1: they part.
 def command(a: str, b: str, model: str | None, as_json: bool) -> None:
     """Find where two recorded runs part, and why."""
     from pellucid.glass.diff import diff_runs
-    from pellucid.glass.runfile import read_run
 
-    found = diff_runs(read_run(a), read_run(b))
+    found = diff_runs(_run_model.read(a), _run_model.read(b))
     text_of = None
     if model is not None:
         text_of = _texts(model, (found.a, found.b))
@@ -41,11 +40,6 @@ def command(a: str, b: str, model: str | None, as_json: bool) -> None:
     else:
         for line in found.lines(text_of):
             click.echo(_console.visible(line))
-    for path, run in ((a, found.a), (b, found.b)):
-        if run.num_cut_bytes:
-            _console.note(
-                f"{path}: the last {run.num_cut_bytes} bytes are no whole frame: the run was cut off"
-            )
     if not found.same:
         raise click.exceptions.Exit(1)
 

@@ -35,9 +35,7 @@ names, or --model; its KV format, context and backend are those of the run, or a
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(file: str, generate: bool, as_json: bool, **options: object) -> None:
     """Make a recorded run again and prove that it is the same."""
-    from pellucid.glass.runfile import read_run
-
-    run = read_run(file)
+    run = _run_model.read(file)
     with _run_model.open_for_run(run) as llm:
         done: Replay = llm.replay(run, way="generate" if generate else "rows")
         text_of = llm.tokenizer.token_text
@@ -46,7 +44,5 @@ def command(file: str, generate: bool, as_json: bool, **options: object) -> None
         else:
             for line in done.lines(text_of):
                 click.echo(_console.visible(line))
-    if run.num_cut_bytes:
-        _console.note(f"{file}: the last {run.num_cut_bytes} bytes are no whole frame: the run was cut off")
     if not done.equal:
         raise click.exceptions.Exit(1)

@@ -48,14 +48,13 @@ KV format, context and backend are those of the run, or as given here.
 def command(run_file: str, output: str | None, top: int, prompt_tokens: int, lens: bool, **_: object) -> None:
     """Make a page of HTML that shows a run."""
     from pellucid.front.reporting import check_target
-    from pellucid.glass.runfile import read_run
     from pellucid.report.gather import Wanted, of_run
     from pellucid.report.page import render
 
     target = output if output is not None else str(Path(run_file).with_suffix(".html"))
     if target != "-" and os.path.realpath(target) == os.path.realpath(run_file):
         raise click.UsageError(f"{target}: is the run file; give another name with -o")
-    run = read_run(run_file)
+    run = _run_model.read(run_file)
     if target != "-":
         check_target(Path(target))
     with _run_model.open_for_run(run) as llm:

@@ -26,9 +26,7 @@ The choices are made again over the same logits; nothing is generated. What is n
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(file: str, as_json: bool, **options: Any) -> None:
     """Show where other settings would change a recorded run."""
-    from pellucid.glass.runfile import read_run
-
-    run, sampling = read_run(file), _options.sampling_values()
+    run, sampling = _run_model.read(file), _options.sampling_values()
     with _run_model.open_for_run(run) as llm:
         found = llm.what_if(run, **sampling)
         if as_json:

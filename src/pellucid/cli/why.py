@@ -27,10 +27,9 @@ All of it is computed again from the tokens and settings of the file, with the b
 @click.option("--json", "as_json", is_flag=True, help="A JSON object for each token.")
 def command(file: str, step: int | None, branch: int, as_json: bool, **options: object) -> None:
     """Say why the tokens of a recorded run were chosen."""
-    from pellucid.glass.runfile import read_run
     from pellucid.glass.why import Why
 
-    run = read_run(file)
+    run = _run_model.read(file)
     with _run_model.open_for_run(run) as llm:
         if step is not None:
             found = [llm.why(run, step, sample=branch)]

@@ -59,6 +59,18 @@ def test_another_run_is_told_from_it(invoke, tiny, recorded, tmp_path):
     assert (told.exit_code, told.stderr.count("\n")) == (2, 1) and "is no run file" in told.stderr
 
 
+def test_a_run_that_was_cut_off_is_told_as_one(invoke, tiny, recorded):
+    path = recorded("a", "--seed", "3")
+    path.write_bytes(path.read_bytes()[:-3])
+    for words in (
+        ("replay",), ("diff", path), ("what-if", "--seed", "9"), ("why", "--step", "0"), ("report", "--no-lens")
+    ):  # fmt: skip
+        told = invoke(words[0], path, *words[1:])
+        assert told.exit_code == 0, told.stderr
+        lines = [line for line in told.stderr.splitlines() if "no whole frame: the run was cut off" in line]
+        assert len(lines) == (2 if words[0] == "diff" else 1) and lines[0].startswith(f"{path}: the last ")
+
+
 def test_the_model_is_the_runs_own_unless_the_command_line_names_one(invoke, tiny, recorded, tmp_path):
     path = recorded("a", "--seed", "3")
     assert invoke("replay", path, PELLUCID_MODEL=str(tmp_path / "nothing")).stdout.startswith("equal")

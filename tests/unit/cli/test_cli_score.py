@@ -179,6 +179,12 @@ def test_what_truncation_drops_is_said(invoke, tiny):
 
 
 def test_arguments_or_a_file(invoke, tiny, tmp_path):
-    for args in (("One day",), (), ("a", "b", "-o", tmp_path / "x"), ("a", "b", "--file", "-")):
+    for args in (
+        ("One day",),
+        (),
+        ("a", "b", "-o", tmp_path / "x"),
+        ("a", "b", "--file", "-"),
+        ("a", "b", "--tokens"),
+    ):
         assert invoke("score", "-m", tiny, *args).exit_code == 2
     assert invoke("rank", "-m", tiny, "--file", tmp_path / "none").exit_code == 2
