@@ -7,6 +7,7 @@ arguments only to learn how much: what it does not understand costs the time, an
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -30,7 +31,33 @@ def main() -> None:
     arena = arena_for(sys.argv[1:])
     from pellucid.cli.main import main as run
 
-    run(prog_name="pellucid", obj=arena)
+    try:
+        run(prog_name="pellucid", obj=arena)
+    except SystemExit as end:
+        if not end.code:
+            leave()
+        raise
+
+
+def leave() -> None:
+    """End the process with exit code 0 here and now, where nobody could tell the difference: the interpreter's own way
+    frees every module and object one by one (25 ms after NumPy was imported), which the system does at once.
+
+    It returns where the ordinary end has something left to do: another thread to wait for, a tracer or profiler to
+    write its findings, output that cannot be written (exit code 120).
+    """
+    import threading
+
+    if threading.active_count() > 1 or sys.gettrace() is not None or sys.getprofile() is not None:
+        return
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except (OSError, ValueError):
+        return
+    os._exit(0)
 
 
 def _again(what: sys.UnraisableHookArgs) -> None:
