@@ -18,7 +18,7 @@ import time
 import numpy as np
 
 from pellucid import _native
-from pellucid.front.loading import LoadOptions, load
+from pellucid.front.loading import LoadOptions, begin, load
 from pellucid.types import Batch
 
 LLAMA_FORMATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0"}
@@ -86,7 +86,7 @@ def main() -> None:
             bandwidth = max(runner.probe_read(1 << 28) for _ in range(5))
             del runner
             for kv in options.kv.split(","):
-                loaded = load(model, LoadOptions(num_threads=threads, kv_format=kv, max_sequences=1))
+                loaded = load(begin(model, LoadOptions(num_threads=threads, kv_format=kv, max_sequences=1)))
                 positions = [n for n in wanted if n <= loaded.capacity.context_length]
                 for tensor in loaded.engine.cache.keys + loaded.engine.cache.values:
                     tensor[: -(-max(positions) // 32)] = 0  # the pages exist

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 from pellucid.errors import UsageError
 from pellucid.front.choosing import Choosing
 from pellucid.front.hindsight import Hindsight
-from pellucid.front.loading import DEFAULT_MODEL, LoadOptions
+from pellucid.front.loading import DEFAULT_MODEL, Begun, LoadOptions, begin
 from pellucid.front.looking import looking_of
 from pellucid.front.open_model import OpenModel
 from pellucid.front.reporting import Reporting
@@ -26,7 +26,6 @@ from pellucid.serving.many import generate_all, in_windows, run_many
 from pellucid.serving.stream import Stream
 
 if TYPE_CHECKING:
-    from pellucid import _native
     from pellucid.fetch.progress import Progress
     from pellucid.front.recorder import Recorder
     from pellucid.glass.flow import Capture
@@ -95,20 +94,14 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
             draft_model=draft_model,
             draft_corpus=None if draft_corpus == 0 else draft_corpus,
         )
-        self._open(path_or_name, options, progress)
+        self._open(begin(path_or_name, options, progress))
 
     @classmethod
-    def from_options(
-        cls,
-        path_or_name: str | os.PathLike[str],
-        options: LoadOptions,
-        progress: Progress | None = None,
-        arena: _native.Arena | None = None,
-    ) -> LLM:
-        """As the constructor, for callers other than Python code, whose name stands in `options.origin`.
-        arena: memory for the weights that the caller has asked for already."""
+    def from_begun(cls, begun: Begun) -> LLM:
+        """What `front.loading.begin` has begun: for callers that want its weights packed while they import this file,
+        or whose name stands in `options.origin`. Errors: those of the constructor."""
         llm = cls.__new__(cls)
-        llm._open(path_or_name, options, progress, arena)
+        llm._open(begun)
         return llm
 
     # --- text out -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console
 from pellucid.errors import UsageError
-from pellucid.front.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions
+from pellucid.front.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions, begin
 from pellucid.settings import COMMAND_LINE
 
 if TYPE_CHECKING:
@@ -144,8 +144,6 @@ def given(names: Iterable[str]) -> dict[str, Any]:
 def open_llm(model: str | None = None, otherwise: Mapping[str, Any] | None = None) -> LLM:
     """Load the model as the command line says. model: in place of its. otherwise: fields of LoadOptions where it says
     nothing."""
-    from pellucid.llm import LLM
-
     said = given(LOAD_NAMES)
     named = otherwise or {}
     options = LoadOptions(
@@ -160,7 +158,11 @@ def open_llm(model: str | None = None, otherwise: Mapping[str, Any] | None = Non
         origin=COMMAND_LINE,
     )
     context = click.get_current_context()
-    return LLM.from_options(model or context.params["model"], options, arena=context.obj)
+    begun = begin(model or context.params["model"], options, arena=context.obj)
+
+    from pellucid.llm import LLM  # while the weights are packed
+
+    return LLM.from_begun(begun)
 
 
 class SamplingCommand(click.Command):

@@ -13,7 +13,7 @@ import click
 
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console, _options
-from pellucid.front.loading import LoadOptions
+from pellucid.front.loading import LoadOptions, begin
 
 if TYPE_CHECKING:
     from pellucid.limits import Limits
@@ -113,7 +113,7 @@ def command(
             prefix_caching=False,
             origin="command line",
         )
-        with LLM.from_options(model, options, arena=arena) as llm:
+        with LLM.from_begun(begin(model, options, arena=arena)) as llm:
             arena = None
             loads.append(llm.load_seconds)
             facts = llm.info

@@ -5,15 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 from dataclasses import dataclass
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from pellucid.capacity import KV_FORMATS, Capacity, plan_capacity, usable_cpus
 from pellucid.errors import UsageError
-from pellucid.info import automatic_kv_format, end_of_sequence_ids, weight_formats
 from pellucid.sampling.values import as_int
 from pellucid.settings import DEFAULT, MACHINE, MODEL_FILE, Setting, Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pellucid import _native
     from pellucid.engine.engine import Engine
     from pellucid.fetch.progress import Progress
@@ -97,38 +99,61 @@ class Loaded:
         return 2 * self.engine.scheduler.max_sequences
 
 
-def load(
+@dataclass(frozen=True)
+class Begun:
+    """A model that is open, and whose weights are being packed by native threads: `load` goes on with it."""
+
+    name: str | os.PathLike[str]  # as it was given
+    path: Path
+    options: LoadOptions
+    progress: Progress | None
+    checkpoint: Checkpoint
+    ops: Ops
+    model: Model
+    num_threads: int
+    since: float  # perf_counter
+
+
+def begin(
     path_or_name: str | os.PathLike[str],
     options: LoadOptions,
     progress: Progress | None = None,
     arena: _native.Arena | None = None,
-) -> Loaded:
-    """Locate, open, pack the weights and make the engine.
+) -> Begun:
+    """Locate, open, and have the weights packed: the sooner it is called, the more is imported meanwhile.
 
-    Packing goes on in native threads from the first matrix on, while the vocabulary is read and the rest is
-    imported; it is done when this returns. arena: memory for it that was asked for before.
+    arena: memory for the weights that was asked for before.
     Errors: UsageError, ModelNotFoundError, DownloadError, ModelFileError, UnsupportedModelError.
     """
     from pellucid.models.base import models
     from pellucid.weights.checkpoint import open_checkpoint
     from pellucid.weights.locate import locate
 
+    since = perf_counter()
     options.check()
     path = locate(path_or_name, progress=progress)
     checkpoint = open_checkpoint(path)
     family = models[checkpoint.architecture]
-    formats = weight_formats(checkpoint)
     threads = options.num_threads or usable_cpus()
     ops = _backend(options.backend or "cpu", threads, arena, checkpoint)
     model = family.load(checkpoint, ops)
+    return Begun(path_or_name, path, options, progress, checkpoint, ops, model, threads, since)
 
+
+def load(begun: Begun) -> Loaded:
+    """Read the vocabulary, wait for the weights and make the engine.
+
+    Errors: UsageError, ModelFileError, UnsupportedModelError.
+    """
     from pellucid.engine.engine import Engine
+    from pellucid.info import automatic_kv_format, end_of_sequence_ids, weight_formats
     from pellucid.text.tokenizer import load_tokenizer
 
-    tokenizer = load_tokenizer(path)
+    options, checkpoint, model, ops = begun.options, begun.checkpoint, begun.model, begun.ops
+    tokenizer = load_tokenizer(begun.path)
     kv_format = options.kv_format or "auto"
     if kv_format == "auto":
-        kv_format = automatic_kv_format(formats)
+        kv_format = automatic_kv_format(weight_formats(checkpoint))
     max_sequences = options.max_sequences or DEFAULT_SEQUENCES
     capacity = plan_capacity(
         model.layers,
@@ -157,7 +182,7 @@ def load(
         importlib.import_module(module)
     ops.finish_loading()
     checkpoint.release()
-    settings = _settings(options, os.fspath(path_or_name), str(path), threads, kv_format, capacity, eos_ids)
+    settings = _settings(begun, kv_format, capacity, eos_ids)
     return Loaded(checkpoint, tokenizer, model, ops, engine, capacity, eos_ids, settings)
 
 
@@ -175,15 +200,9 @@ def _backend(name: str, threads: int, arena: _native.Arena | None, checkpoint: C
     return ops
 
 
-def _settings(
-    options: LoadOptions,
-    name: str,
-    path: str,
-    threads: int,
-    kv_format: str,
-    capacity: Capacity,
-    eos_ids: frozenset[int],
-) -> Settings:
+def _settings(begun: Begun, kv_format: str, capacity: Capacity, eos_ids: frozenset[int]) -> Settings:
+    options, name, path = begun.options, os.fspath(begun.name), str(begun.path)
+
     def given(setting: str, value: Any, otherwise: str = DEFAULT, note: str = "") -> Setting:
         said = getattr(options, setting) is not None
         return Setting(setting, value, options.origin if said else otherwise, "" if said else note)
@@ -192,7 +211,7 @@ def _settings(
     return Settings([
         Setting("model", name, options.origin, "" if name == path else path),
         given("backend", options.backend or "cpu"),
-        given("num_threads", threads, MACHINE, "the CPUs that this process may use"),
+        given("num_threads", begun.num_threads, MACHINE, "the CPUs that this process may use"),
         given("prefill_chunk", options.prefill_chunk or DEFAULT_CHUNK),
         Setting("context_length", capacity.context_length, capacity.context_origin, capacity.context_note),
         Setting(

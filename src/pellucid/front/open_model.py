@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from pellucid.errors import UsageError
-from pellucid.front.loading import Loaded, LoadOptions, load
+from pellucid.front.loading import Begun, Loaded, load
 from pellucid.front.speculation import Speculation, check_draft_model
 from pellucid.outputs import Drop
 from pellucid.overflow import slid_prompt
@@ -20,7 +20,6 @@ from pellucid.settings import COMMAND_LINE, Setting, Settings, option_of
 if TYPE_CHECKING:
     from typing import Self
 
-    from pellucid import _native
     from pellucid.constraints.compiled import Compiled, Compiler
     from pellucid.fetch.progress import Progress
     from pellucid.front.looking import Looking
@@ -37,23 +36,16 @@ if TYPE_CHECKING:
 class OpenModel:
     """The part of `LLM` that generates nothing."""
 
-    def _open(
-        self,
-        path_or_name: str | os.PathLike[str],
-        options: LoadOptions,
-        progress: Progress | None,
-        arena: _native.Arena | None = None,
-    ) -> None:
-        self._options = options
-        start = perf_counter()
-        self._loaded: Loaded | None = load(path_or_name, options, progress, arena)
+    def _open(self, begun: Begun) -> None:
+        self._options = options = begun.options
+        self._loaded: Loaded | None = load(begun)
         speculation = Speculation(self._loaded.engine, corpus_tokens=options.draft_corpus or 0)
         self._driver = Driver(self._loaded.engine, self._loaded.eos_ids, speculation)
         self._compiler: Compiler | None = None
         self._breakers: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}
         if options.draft_model is not None:
-            self._open_draft_model(options.draft_model, progress)
-        self.load_seconds = perf_counter() - start
+            self._open_draft_model(options.draft_model, begun.progress)
+        self.load_seconds = perf_counter() - begun.since
 
     def _open_draft_model(self, given: LLM | str | os.PathLike[str], progress: Progress | None) -> None:
         from pellucid.llm import LLM
