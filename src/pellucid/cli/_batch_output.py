@@ -11,6 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from pellucid.cli._json import to_json
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def told(result: GenerationResult) -> dict[str, Any]:
 
 def encoded(line: dict[str, Any]) -> bytes:
     """A line of the output."""
-    return json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n"
+    return to_json(line).encode("utf-8") + b"\n"
 
 
 class Pipe:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console
+from pellucid.cli import _console, _json
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
@@ -137,7 +136,7 @@ def run(llm: LLM, name: str, prompt: str, options: dict[str, Any], as_json: bool
     """options: what was given, sampling parameters among them."""
     result, lines, notes = STRATEGIES[name].run(llm, prompt, options)
     if as_json:
-        click.echo(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
+        _json.write(result.to_dict())
         return
     for value, reason, text in lines:
         click.echo(output_line(value, reason, text))

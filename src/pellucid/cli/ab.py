@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from math import exp
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options, _prompt
+from pellucid.cli import _console, _json, _options, _prompt
 from pellucid.glass.words import cells, padded
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def command(prompt: str | None, **options: Any) -> None:
             **{"max_tokens": 16, **_options.sampling_values()},
         )
     if options["as_json"]:
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False))
+        _json.write(found.to_dict())
     else:
         click.echo(_table(found, _console.width(_ANY_WIDTH)))
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
 
-from pellucid.cli import _console, _run_model
+from pellucid.cli import _console, _json, _run_model
 
 if TYPE_CHECKING:
     from pellucid.glass.run import Run
@@ -36,7 +35,7 @@ def command(a: str, b: str, model: str | None, as_json: bool) -> None:
     if model is not None:
         text_of = _texts(model, (found.a, found.b))
     if as_json:
-        click.echo(json.dumps(found.to_dict(), ensure_ascii=False, default=str))
+        _json.write(found.to_dict())
     else:
         for line in found.lines(text_of):
             click.echo(_console.visible(line))

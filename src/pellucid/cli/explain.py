@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
 import click
 
-from pellucid.cli import _console, _options, _prompt
+from pellucid.cli import _console, _json, _options, _prompt
 
 
 @click.command(
@@ -54,7 +53,7 @@ def command(prompt: str | None, **options: Any) -> None:
     with _options.open_llm() as llm:
         told = explain(llm, given, top=options["top"], rows=options["rows"], **sampling)
     if options["as_json"]:
-        click.echo(json.dumps(_finite(told.to_dict()), ensure_ascii=False, allow_nan=False))
+        _json.write(told.to_dict())
     else:
         for line in told.lines(_console.width() if _console.is_terminal(sys.stdout) else 80):
             _console.write(line + "\n")
@@ -62,12 +61,3 @@ def command(prompt: str | None, **options: Any) -> None:
         from pellucid.errors import PellucidError
 
         raise PellucidError("the check failed: computed in one go, the logits have other bits; this is a bug")
-
-
-def _finite(value: Any) -> Any:
-    """For JSON: what is infinite (the margin of a token that was left alone) as null."""
-    if isinstance(value, dict):
-        return {str(key): _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and value in (float("inf"), float("-inf")) else value

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options, _prompt
+from pellucid.cli import _console, _json, _options, _prompt
 from pellucid.settings import option_of
 
 if TYPE_CHECKING:
@@ -30,7 +29,8 @@ Examples:
   pellucid generate "Once upon a time" --temperature 1 --record run.pellucid
 
 Only the continuation goes to stdout, with a newline after it where it ends without one (--json keeps the
-exact text). Without --temperature the most probable token is always chosen. Exit code 130: stopped by Ctrl-C.
+exact text; the logarithm of 0 is null there). Without --temperature the most probable token is always chosen.
+Exit code 130: stopped by Ctrl-C.
 """,
 )
 @click.argument("prompt", required=False)
@@ -125,7 +125,7 @@ def _beams(llm: LLM, text: str, options: dict[str, Any], sampling: dict[str, Any
     prompt = llm.render_chat(_prompt.messages(text, options["system"])) if options["chat"] else text
     result = llm.beam_search(prompt, num_beams=options["beams"], **sampling)
     if options["as_json"]:
-        click.echo(json.dumps(result.to_dict(), ensure_ascii=False, allow_nan=False))
+        _json.write(result.to_dict())
     else:
         if options["echo"]:
             _console.write(text, dim=True)
@@ -161,7 +161,7 @@ def _print(stream: Stream, prompt: str, options: dict[str, Any]) -> None:
     if options["as_json"]:
         for _ in stream:
             pass
-        click.echo(json.dumps(stream.result.to_dict(), ensure_ascii=False, allow_nan=True))
+        _json.write(stream.result.to_dict())
         return
     if options["echo"]:
         _console.write(prompt, dim=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _json, _options
 from pellucid.glass.words import counted
 
 
@@ -39,7 +38,7 @@ def command(file: str, window: int | None, stride: int | None, as_json: bool, **
         "bits_per_byte": result.bits_per_byte,
     }
     if as_json:
-        click.echo(json.dumps(asdict(result) | told))
+        _json.write(asdict(result) | told)
         return
     for name, value in told.items():
         click.echo(f"{name:<16}{value:.4f}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _json, _options
 from pellucid.cli._score_file import run_file
 from pellucid.cli._score_options import LINES, check_mode, score_arguments, score_options
 from pellucid.scoring.results import MEASURES
@@ -68,9 +67,7 @@ def command(
     scores = score_arguments(text, continuations, base, options)
     told = tell(scores)
     if as_json:
-        click.echo(
-            json.dumps({**told, "texts": [scores[i].text for i in told["ranking"]]}, ensure_ascii=False)
-        )
+        _json.write({**told, "texts": [scores[i].text for i in told["ranking"]]})
         return
     for i, value in zip(told["ranking"], told[by], strict=True):
         click.echo(f"{i:>3} {value:>10.4f}  {_console.visible(scores[i].text or '')}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
-from pellucid.cli import _console, _options, _run_model
+from pellucid.cli import _console, _json, _options, _run_model
 
 if TYPE_CHECKING:
     from pellucid.glass.replay import Replay
@@ -40,7 +39,7 @@ def command(file: str, generate: bool, as_json: bool, **options: object) -> None
         done: Replay = llm.replay(run, way="generate" if generate else "rows")
         text_of = llm.tokenizer.token_text
         if as_json:
-            click.echo(json.dumps(done.to_dict(), ensure_ascii=False))
+            _json.write(done.to_dict())
         else:
             for line in done.lines(text_of):
                 click.echo(_console.visible(line))

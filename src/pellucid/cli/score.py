@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _json, _options
 from pellucid.cli._score_file import best_of, run_file
 from pellucid.cli._score_options import LINES, check_mode, score_arguments, score_options
 
@@ -62,7 +61,7 @@ def command(
     if as_json:
         counts = {"num_computed": scores.num_computed, "num_reused": scores.num_reused}
         listed = [_told(each, tokens=True) for each in scores]
-        click.echo(json.dumps({"scores": listed, **counts}, ensure_ascii=False))
+        _json.write({"scores": listed, **counts})
         return
     _print(scores)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pellucid.cli import _console, _options, _prompt, _strategies
+from pellucid.cli import _console, _json, _options, _prompt, _strategies
 
 if TYPE_CHECKING:
     from pellucid.search.search import Bounds, SearchResult
@@ -133,7 +132,7 @@ def command(prompt: str | None, **options: Any) -> None:
                 raise PellucidError(f"the certificate does not hold {checked.problem}")
     if options["as_json"]:
         told = result.to_dict() | ({"verified_nodes": checked.nodes} if checked is not None else {})
-        click.echo(json.dumps(told, ensure_ascii=False, allow_nan=False))
+        _json.write(told)
         return
     for output in result.outputs:
         click.echo(_strategies.output_line(output.value, output.finish_reason, output.text))

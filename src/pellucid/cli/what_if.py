@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
-from pellucid.cli import _console, _options, _run_model
+from pellucid.cli import _console, _json, _options, _run_model
 
 
 @click.command(
@@ -30,7 +29,7 @@ def command(file: str, as_json: bool, **options: Any) -> None:
     with _run_model.open_for_run(run) as llm:
         found = llm.what_if(run, **sampling)
         if as_json:
-            click.echo(json.dumps(found.to_dict(), ensure_ascii=False, default=str))
+            _json.write(found.to_dict())
         else:
             for line in found.lines(llm.tokenizer.token_text):
                 click.echo(_console.visible(line))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from pellucid.cli import _console, _options, _run_model
+from pellucid.cli import _console, _json, _options, _run_model
 
 
 @click.command(
@@ -37,7 +35,7 @@ def command(file: str, step: int | None, branch: int, as_json: bool, **options: 
             found = [Why(record) for record in llm.records(run, sample=branch)]
         for why in found:
             if as_json:
-                click.echo(json.dumps(why.to_dict(), ensure_ascii=False))
+                _json.write(why.to_dict())
             elif step is not None:
                 click.echo(_lines(str(why)))
             else:

@@ -266,6 +266,27 @@ def test_a_grammar_may_stand_on_the_command_line(invoke, tiny):
     assert result.exit_code == 0 and result.stdout.strip() in ("xy", "z")
 
 
+def test_json_has_no_infinities(invoke, tiny):
+    """RFC 8259: the log-probability of a token that top-k left out is null, in every command."""
+
+    def no(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    flags = ("-m", tiny, "--temperature", "1", "--top-k", "1", "--seed", "1", "--logprobs", "2", "ab")
+    told = json.loads(invoke("generate", "--json", "--max-tokens", "2", *flags).stdout, parse_constant=no)
+    with LLM(tiny) as llm:
+        result = llm.generate("ab", max_tokens=2, temperature=1, top_k=1, seed=1, logprobs=2)
+    for token, step in zip(told["outputs"][0]["logprobs"], result.logprobs, strict=True):
+        assert [each["logprob"] for each in token["processed_top"]] == [
+            None if each.logprob == float("-inf") else each.logprob for each in step.processed_top
+        ]
+    assert None in [each["logprob"] for each in told["outputs"][0]["logprobs"][0]["processed_top"]]
+    best = invoke("search", "--strategy", "best-of", "--max-tokens", "2", "--json", *flags)
+    assert best.exit_code == 0 and json.loads(best.stdout, parse_constant=no)
+    line = invoke("batch", "-", *flags[:-1], stdin='{"prompt": "ab", "max_tokens": 2}').stdout
+    assert json.loads(line, parse_constant=no)["outputs"][0]["logprobs"] == told["outputs"][0]["logprobs"]
+
+
 def test_beams(invoke, tiny):
     with LLM(tiny) as llm:
         best = llm.beam_search("hello", max_tokens=6, num_beams=3, top_k=9)
