@@ -1,4 +1,4 @@
-"""JSON as every --json writes it: one line, letters as they are, and no number that JSON does not have."""
+"""JSON as --json writes results: one line, letters as they are, and no number that JSON does not have."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from pellucid.cli import _console, _json, _options
+from pellucid.cli import _console, _options
 
 if TYPE_CHECKING:
     from pellucid.text.tokenizer import Tokenizer
@@ -67,7 +68,7 @@ def command(
             "ids": ids,
             "pieces": _pieces(tokenizer, ids),
         }
-        _json.write(out | {"num_tokens": len(ids)})
+        click.echo(json.dumps(out | {"num_tokens": len(ids)}, ensure_ascii=False))
     elif only_ids:
         click.echo(" ".join(map(str, ids)))
     elif decode:
