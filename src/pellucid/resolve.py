@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pellucid.errors import UsageError
-from pellucid.sampling.limits import check_overflow
+from pellucid.sampling.limits import check_overflow, check_switches
 from pellucid.sampling.order import preset_of
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.seed import fresh_seed
@@ -62,17 +62,19 @@ def resolve_sampling(
     stands at its default counts as not said; say it as a keyword to hold it against `recommended`.
 
     A seed that nobody gave, where chance decides, is drawn here, so that the result can name it.
-    UsageError: a field that does not exist, or a value that is out of its range.
+    UsageError: a field that does not exist, a value that is out of its range, a field that does nothing without one
+    that nobody gave.
     """
     if params is not None and not isinstance(params, SamplingParams):
         raise UsageError(
             f"params: expected SamplingParams, got {type(params).__name__}; give fields as keywords"
         )
-    given = (params.non_defaults() if params is not None else {}) | dict(overrides)
+    given = (params.said() if params is not None else {}) | dict(overrides)
     advised = read_recommended(recommended, container) if recommended is not None else {}
     chosen = SamplingParams(**{**advised, **given})
     origins = dict.fromkeys(advised, GENERATION_CONFIG) | dict.fromkeys(given, origin)
     check_overflow(chosen)
+    check_switches(given)
     idle = chosen.without_effect()
     if chosen.seed is None and not chosen.greedy:
         chosen = chosen.replace(seed=fresh_seed())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def save(chat: ChatSession, path: str | os.PathLike[str]) -> None:
     """ChatFileError: it cannot be written."""
     number = {id(turn): index for index, turn in enumerate(chat._turns)}
-    given = {} if chat.params is None else chat.params.non_defaults()
+    given = {} if chat.params is None else chat.params.said()
     state = {
         "format": chat_file.FORMAT,
         "version": chat_file.VERSION,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
 from pellucid.sampling.base import parameter
@@ -63,6 +64,23 @@ def check_overflow(params: SamplingParams) -> None:
         )
     elif params.max_tokens is None:
         raise UsageError("overflow='slide' needs max_tokens: a context that slides is never full; give it")
+
+
+# A parameter that says nothing without another one, and that nobody gives by habit: that other one, and an example.
+SWITCHES = {
+    "negative_prompt": ("guidance_scale", "guidance_scale=1.5"),
+    "max_drafts": ("speculation", "speculation='auto'"),
+}
+
+
+def check_switches(said: Mapping[str, Any]) -> None:
+    """UsageError: of what a caller said something would do nothing. What is off in so many words is no mistake."""
+    for name, (switch, example) in SWITCHES.items():
+        if said.get(name) is not None and switch not in said:
+            raise UsageError(
+                f"{name}={said[name]!r:.40} does nothing without {switch}; give that too (such as {example}), or leave "
+                f"{name} out"
+            )
 
 
 def check_by_hand(params: SamplingParams) -> None:

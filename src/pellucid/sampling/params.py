@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pellucid.errors import UsageError
 from pellucid.sampling.base import LogitsProcessor, parameter, samplers
-from pellucid.sampling.limits import RequestLimits
+from pellucid.sampling.limits import SWITCHES, RequestLimits
 from pellucid.sampling.order import arrange, preset_of
 from pellucid.sampling.parameters import Parameter, parameters_of
 from pellucid.sampling.speculation import Speculating
@@ -108,9 +108,10 @@ class SamplingParams:
     range.
     """
 
-    __slots__ = ("_bindings", "_hash", "_values")
+    __slots__ = ("_bindings", "_hash", "_off", "_values")
     __signature__ = _Signature()
     _values: dict[str, Any]
+    _off: dict[str, Any]
 
     max_tokens: int | None
     stop: tuple[str, ...]
@@ -149,6 +150,8 @@ class SamplingParams:
         }
         object.__setattr__(self, "_values", checked)
         object.__setattr__(self, "_bindings", {})
+        off = {switch: checked[switch] for switch, _ in SWITCHES.values() if switch in values}
+        object.__setattr__(self, "_off", {name: v for name, v in off.items() if v == table[name].default})
         object.__setattr__(self, "_hash", hash(tuple(checked.values())))
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise UsageError(
@@ -207,7 +210,7 @@ class SamplingParams:
     def bound(self, compiled: Any = None, *, breakers: Any = None) -> SamplingParams:
         """The same for the vocabulary of an LLM: its constraint compiled (`LLM.compile_constraint`), the texts of
         dry_breakers as token ids. None: as it was."""
-        copy = SamplingParams(**self.non_defaults())
+        copy = SamplingParams(**self.said())
         new = {"constraint": compiled, "breakers": breakers}
         given = {name: value for name, value in new.items() if value is not None}
         object.__setattr__(copy, "_bindings", {**self._bindings, **given})
@@ -254,7 +257,7 @@ class SamplingParams:
 
     def replace(self, **changes: Any) -> SamplingParams:
         """A copy with these parameters changed. What the order gave, and not the caller, is given anew."""
-        changed = SamplingParams(**{**self.non_defaults(), **changes})
+        changed = SamplingParams(**{**self.said(), **changes})
         kept = {}
         if changed.constraint_source() == self.constraint_source():
             kept["compiled"] = self._bindings.get("constraint")
@@ -272,6 +275,10 @@ class SamplingParams:
         """The parameters that differ from what they would be if only `order` were given, by name."""
         usual = _defaults(self.order) | {"order": _all_parameters()["order"].default}
         return {name: v for name, v in self._values.items() if v != usual[name]}
+
+    def said(self) -> dict[str, Any]:
+        """`non_defaults`, and the switches that were set to off in so many words (see `limits.check_switches`)."""
+        return self._off | self.non_defaults()
 
     def __getattr__(self, name: str) -> Any:
         if name != "_values" and name in self._values:

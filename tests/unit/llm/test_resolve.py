@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from pellucid.errors import UsageError
@@ -97,6 +99,33 @@ def test_what_has_no_effect_is_said():
     assert resolve(top_k=5)[1]["top_k"].note == "no effect: temperature is 0"
     assert resolve(top_k=5, temperature=1.0)[1]["top_k"].note == ""
     assert resolve(xtc_threshold=0.2)[1]["xtc_threshold"].note == "no effect: xtc_probability is not set"
+
+
+ALONE = [("negative_prompt", "guidance_scale", 2.0, 1.0), ("max_drafts", "speculation", "auto", "off")]
+
+
+@pytest.mark.parametrize("name, switch, on, off", ALONE)
+def test_what_would_be_ignored_is_refused(name, switch, on, off):
+    value = {"negative_prompt": "dull", "max_drafts": 4}[name]
+    refused = f"^{name}={value!r} does nothing without {switch}; .*such as {switch}=.*leave {name} out$"
+    for given in ((None, {name: value}), (SamplingParams(**{name: value}), {})):
+        with pytest.raises(UsageError, match=refused):
+            resolve(given[0], **given[1])
+    assert resolve(**{name: value, switch: on})[1][name].note == ""
+    assert resolve(SamplingParams(**{name: value}), **{switch: on})[1][name].note == ""
+    # Off, in so many words: a caller that goes through several values may say so.
+    assert resolve(**{name: value, switch: off})[1][name].note == f"no effect: {switch} is not set"
+    assert getattr(resolve(**({name: None} if name == "negative_prompt" else {}))[0], switch) == off
+
+
+def test_what_was_switched_off_stays_said():
+    """Through copies, pickles and the resolved parameters themselves, which a generation goes on from."""
+    guessing = SamplingParams(speculation="always", max_drafts=4)
+    off = guessing.replace(speculation="off")
+    again = (off, off.replace(temperature=1.0), off.bound(), pickle.loads(pickle.dumps(off)), resolve(off)[0])
+    for params in (*again, SamplingParams(**off.to_dict())):
+        assert (resolve(params, top_k=5)[0].max_drafts, params.speculation) == (4, "off")
+    assert off == SamplingParams(max_drafts=4) and off.non_defaults() == {"max_drafts": 4}
 
 
 def test_errors():

@@ -184,7 +184,9 @@ def test_what_cannot_draft_is_refused(tmp_path):
         for wrong in ({"speculation": "maybe"}, {"max_drafts": 0}, {"max_drafts": 65}):
             with pytest.raises(UsageError):
                 llm.generate("a", **wrong)
-        settings = llm.effective_settings(max_drafts=3)
+        with pytest.raises(UsageError, match="max_drafts=3 does nothing without speculation"):
+            llm.effective_settings(max_drafts=3)
+        settings = llm.effective_settings(max_drafts=3, speculation="off")
         assert "speculation is not set" in settings.without_effect()["max_drafts"]
 
 
