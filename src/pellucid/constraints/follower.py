@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pellucid.arrays import common_length
 from pellucid.constraints.base import ConstraintState
 from pellucid.types import Int32
 
@@ -30,16 +31,9 @@ class Follower:
         state, taken = self._states.pop(sample_index, (None, _NONE))
         if state is None:
             state = self._begin()
-        same = _common(taken, output)
+        same = common_length(taken, output)
         state.rollback(len(taken) - same)
         for token in output[same:].tolist():
             state.advance(token)
         self._states[sample_index] = (state, output.copy())
         return state
-
-
-def _common(a: Int32, b: Int32) -> int:
-    """How many leading tokens are the same."""
-    n = min(len(a), len(b))
-    different = np.flatnonzero(a[:n] != b[:n])
-    return int(different[0]) if len(different) else n

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pellucid.arrays import as_flags
 from pellucid.constraints.base import Bits
 from pellucid.errors import ConstraintError
 from pellucid.types import Int32
@@ -106,11 +107,6 @@ class MatcherState:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise ConstraintError(f"{self._name}: {first_line(self._matcher.get_error())}")
-
-
-def as_flags(bits: Bits, vocabulary_size: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """bool [vocabulary] of a mask."""
-    return np.unpackbits(bits.view(np.uint8), count=vocabulary_size, bitorder="little").view(np.bool_)
 
 
 NOTHING_SATISFIES = "no text satisfies it, or none from here on"

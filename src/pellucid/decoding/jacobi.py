@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from pellucid.arrays import common_length
 from pellucid.decoding.base import strategies
-from pellucid.decoding.drafts.base import common_length
 from pellucid.decoding.verify import Ahead, verify
 from pellucid.errors import PellucidError
 from pellucid.sampling.base import History

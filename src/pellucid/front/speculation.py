@@ -97,7 +97,7 @@ class LLMPredictor:
         self._held: dict[int, Held] = {}
 
     def logits(self, sample_index: int, token_ids: Int32) -> Float32 | None:
-        from pellucid.decoding.drafts.base import common_length
+        from pellucid.arrays import common_length
 
         driver = self._llm._open_driver()
         held = self._held.get(sample_index)

@@ -6,6 +6,8 @@ import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pellucid.arrays import common_length
+
 if TYPE_CHECKING:
     from pellucid.held.generation import Generation
 
@@ -82,9 +84,4 @@ class Branch:
 
 def parting(a: Generation, b: Generation) -> int:
     """The first position where two generations differ: how many tokens they begin with in common."""
-    import numpy as np
-
-    ours, theirs = a.token_array, b.token_array
-    length = min(len(ours), len(theirs))
-    different = np.flatnonzero(ours[:length] != theirs[:length])
-    return int(different[0]) if len(different) else length
+    return common_length(a.token_array, b.token_array)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.arrays import as_flags
 from pellucid.errors import UsageError
 from pellucid.sampling.base import History, Scope, parameter, samplers, shared
 from pellucid.types import Float32, Int32
@@ -117,9 +118,7 @@ class Constraint:
     def __call__(self, step: History, logits: Float32) -> Float32:
         if not any(getattr(self, name) for name in KINDS):
             return logits
-        bits = self.state(step).mask()
-        flags = np.unpackbits(bits.view(np.uint8), count=len(logits), bitorder="little")
-        np.putmask(logits, flags == 0, -np.inf)
+        np.putmask(logits, ~as_flags(self.state(step).mask(), len(logits)), -np.inf)
         return logits
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from pellucid.arrays import common_length
 from pellucid.sampling.base import History, State, StatefulProcessor
 from pellucid.types import Int32
 
@@ -44,8 +45,5 @@ class Memory:
         records = self._records.get(history.sample_index, [])
         if not records:
             return records
-        chosen, ids = self._chosen[history.sample_index], history.token_ids
-        n = min(len(chosen), len(ids))
-        different = np.flatnonzero(chosen[:n] != ids[:n])
-        same = int(different[0]) if len(different) else n
+        same = common_length(self._chosen[history.sample_index], history.token_ids)
         return records if records[-1][0] < same else [r for r in records if r[0] < same]

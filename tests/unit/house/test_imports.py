@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "pellucid"
 
 # family: the families that it may import. A family is a folder or a file of the package; `ops.base` and the
 # like name one file of a folder whose other files are held to another rule. "native" is pellucid._native.
-PLAIN = {"types", "errors", "registry"}
+PLAIN = {"types", "arrays", "errors", "registry"}
 # Plain data and checks of the front door: what a caller gives, what a caller gets, where a setting came from.
 VALUES = {
     "outputs",
@@ -51,6 +51,7 @@ INSIDE = {
 GLASS_FRONT = {"glass.rows", "glass.choices", "glass.replay", "glass.what_if"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
+    "arrays": {"types"},
     "errors": set(),
     "registry": {"errors"},
     "weights": PLAIN | {"native"},

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-import numpy as np
-
 from pellucid.sampling.base import History
-from pellucid.types import Int32
 
 
 class Draft(NamedTuple):
@@ -36,10 +33,3 @@ class Drafter(Protocol):
 
 
 NO_DRAFT = Draft([])
-
-
-def common_length(a: Int32, b: Int32) -> int:
-    """How many leading tokens are the same."""
-    n = min(len(a), len(b))
-    different = np.flatnonzero(a[:n] != b[:n])
-    return int(different[0]) if len(different) else n

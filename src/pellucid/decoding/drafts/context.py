@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pellucid.decoding.drafts.base import NO_DRAFT, Draft, common_length
+from pellucid.arrays import common_length
+from pellucid.decoding.drafts.base import NO_DRAFT, Draft
 from pellucid.decoding.drafts.suffix_automaton import SuffixAutomaton
 from pellucid.sampling.base import History
 from pellucid.types import Int32

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
-from pellucid.decoding.drafts.base import NO_DRAFT, Draft, common_length
+from pellucid.arrays import common_length
+from pellucid.decoding.drafts.base import NO_DRAFT, Draft
 from pellucid.decoding.drafts.suffix_automaton import SuffixAutomaton
 from pellucid.errors import UsageError
 from pellucid.sampling.base import History
