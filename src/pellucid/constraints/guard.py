@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from pellucid.constraints.base import Source
+from pellucid.constraints.regex import REPEAT
 from pellucid.errors import ConstraintError
 
 CPU_SECONDS = 1
@@ -23,7 +24,6 @@ PLAIN_BYTES = 32 * 1024
 PLAIN_REGEX_BYTES = 512
 PLAIN_RULES = 200
 
-_NUMBERS = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
 _PATTERNS = re.compile(r'"(?:pattern|patternProperties)"\s*:\s*(\{|"(?:[^"\\]|\\.)*")')
 _MULTIPLES = re.compile(r'"multipleOf"\s*:\s*([^\s,}]+)')
 
@@ -52,7 +52,7 @@ def is_plain(source: Source) -> bool:
 def _repeats(text: str) -> int:
     """The product of all counts of repetition: at least that of those which stand in each other."""
     product = 1
-    for found in _NUMBERS.finditer(text):
+    for found in REPEAT.finditer(text):
         product *= max([int(number[:6]) for number in found.groups() if number] or [1]) or 1
     return product
 

@@ -7,7 +7,8 @@ import re
 from pellucid.constraints.limits import MAX_REPEAT, check_nesting
 from pellucid.errors import ConstraintError
 
-_REPEAT = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
+# {m}, {m,}, {,n} or {m,n}
+REPEAT = re.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
 
 
 def regex_grammar(text: str) -> str:
@@ -23,7 +24,7 @@ def regex_grammar(text: str) -> str:
 
 def check_repeats(kind: str, text: str) -> None:
     """ConstraintError: a {m,n} counts to more than MAX_REPEAT."""
-    for found in _REPEAT.finditer(text):
+    for found in REPEAT.finditer(text):
         for number in found.groups():
             if number and (len(number) > 9 or int(number) > MAX_REPEAT):
                 raise ConstraintError(

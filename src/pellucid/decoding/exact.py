@@ -93,10 +93,6 @@ class ExactSearch:
     def _upper(self) -> float:
         return -self._heap[0][0] if self._heap else NOTHING
 
-    def bound_of_length(self, length: int) -> float:
-        """No output of so many tokens that is still open has a higher value (for per_length goals)."""
-        return max((-bound for bound, path, _ in self._heap if len(path) < length), default=NOTHING)
-
     def open_mass(self) -> float:
         """The probability of everything that is still open: with what was completed and closed it makes 1."""
         total = 0.0

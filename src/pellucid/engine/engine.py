@@ -183,7 +183,7 @@ class Engine:
             if sequence.pair is not None and sequence.pair.waits(sequence):
                 self.scheduler.park(sequence)  # until the other one of its pair is there
         made_by.choose = perf_counter() - computed
-        if row == sum(rows for _, rows in plan):  # every row brought a choice: no prompts
+        if row == made_by.num_rows:  # every row brought a choice: no prompts
             self.costs.note(row, perf_counter() - begun)
         return events
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
+from pellucid.glass.run import DRAWN, FORCED
 from pellucid.held.branches import Branch, parting
 from pellucid.held.guessing import Guessing, guess_for
 from pellucid.held.output_log import OutputLog
 from pellucid.held.plan import Plan
 from pellucid.held.step_why import Origin, origin_of
-from pellucid.held.steps import DRAWN, FORCED, Step, StepRecord, Until, condition, logprobs_from
+from pellucid.held.steps import Step, StepRecord, Until, condition, logprobs_from
 from pellucid.prompts import split_prompts
 from pellucid.sampling.values import as_int
 from pellucid.text.continuation import encode_continuation, one_token
@@ -131,8 +132,7 @@ class Generation:
     @property
     def seed(self) -> int | None:
         """None: the choice is greedy, and nobody gave one."""
-        seed: int | None = self.params.seed
-        return seed
+        return self.params.seed
 
     @property
     def sample_index(self) -> int:

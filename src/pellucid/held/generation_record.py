@@ -14,6 +14,7 @@ from pellucid.glass.run_writer import plan_data
 from pellucid.held.step_why import altered_of
 
 if TYPE_CHECKING:
+    from pellucid.front.looking import Looking
     from pellucid.held.generation import Generation
     from pellucid.held.steps import Step
     from pellucid.types import Watch
@@ -33,11 +34,11 @@ class GenerationRecord:
 
     @classmethod
     def begin(
-        cls, recorder: Recorder, generation: Generation, watched: Any, cache_salt: str | None
+        cls, recorder: Recorder, generation: Generation, looking: Looking | None, cache_salt: str | None
     ) -> GenerationRecord:
         """RunFileError."""
         # Positions in place of steps: what counts as the prompt may change while a generation goes on.
-        given = () if watched is None else at_positions(watched.interventions, len(generation))
+        given = () if looking is None else at_positions(looking.interventions, len(generation))
         interventions, arrays = interventions_to_data(given)
         with recorder.lock:
             request = recorder.new_request()

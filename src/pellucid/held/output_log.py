@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pellucid.held.steps import DRAWN, FORCED, GIVEN, KEPT, StepRecord
+from pellucid.glass.run import DRAWN, FORCED, GIVEN, KEPT
+from pellucid.held.steps import StepRecord
 from pellucid.text.continuation import ContinuationText
 
 if TYPE_CHECKING:

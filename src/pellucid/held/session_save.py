@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from pellucid.engine.snapshot import as_bytes
 from pellucid.errors import PellucidError, UsageError
 from pellucid.fingerprint import fingerprint
+from pellucid.glass.run import DRAWN, FORCED, GIVEN, KEPT
 from pellucid.held import session_file
 from pellucid.held.branches import Branch
 from pellucid.held.generation import Generation
 from pellucid.held.output_log import OutputLog
 from pellucid.held.plan import Plan
 from pellucid.held.session_file import SessionFile
-from pellucid.held.steps import DRAWN, FORCED, GIVEN, KEPT, StepRecord
+from pellucid.held.steps import StepRecord
 from pellucid.paths import as_path
 from pellucid.prompts import check_salt, check_token_ids
 from pellucid.sampling.params import SamplingParams

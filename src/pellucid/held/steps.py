@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pellucid.errors import UsageError
+from pellucid.glass.run import DRAWN
 from pellucid.sampling.distribution import Distribution
 from pellucid.sampling.values import as_int
 
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from pellucid.sampling.params import SamplingParams
     from pellucid.serving.driver import Driver
     from pellucid.types import Float32
-
-DRAWN = "drawn"  # chosen by the parameters: the largest logit, or a keyed draw
-FORCED = "forced"  # the caller chose it, in place of the draw
-GIVEN = "given"  # the caller appended it
-KEPT = "kept"  # it stood there when something before it was edited
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from pellucid.errors import UsageError
+from pellucid.sampling import constraint
 from pellucid.sampling.base import LogitsProcessor, parameter, samplers
 from pellucid.sampling.limits import SWITCHES, RequestLimits
 from pellucid.sampling.order import arrange, preset_of
@@ -203,7 +204,7 @@ class SamplingParams:
 
     def constraint_source(self) -> tuple[str, str, bool, bool] | None:
         """The fields of `constraints.base.Source`; None: the output is not constrained."""
-        if not any(self._values[name] for name in ("json_schema", "regex", "grammar", "choices")):
+        if not any(self._values[name] for name in constraint.KINDS):
             return None
         return cast(Any, self._build("constraint")).source  # type: ignore[no-any-return]
 

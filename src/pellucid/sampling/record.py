@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pellucid import _native
 from pellucid.errors import UsageError
+from pellucid.sampling.distribution import Distribution
 from pellucid.sampling.memory import States
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.random import SAMPLE_STREAM
@@ -154,7 +155,7 @@ def explain(sampler: Sampler, step: StepOf, logits: Float32, *, orders: bool = T
         position=len(step.token_ids),
         token_id=token,
         raw_logit=float(logits[token]),
-        raw_rank=_rank(logits, token),
+        raw_rank=Distribution(logits).rank(token),
         raw_logprob=float(logits[token]) - _native.log_normalizer(logits),
         stages=tuple(_stage(name, before, after, token, orders) for name, before, after in effects),
         num_left=len(left),
@@ -169,12 +170,6 @@ def explain(sampler: Sampler, step: StepOf, logits: Float32, *, orders: bool = T
         states=dict(step.states),
         constraint=next((constraint_step(a, b) for name, a, b in effects if name == "constraint"), None),
     )
-
-
-def _rank(logits: Float32, token: int) -> int:
-    """How many tokens stand before it by logit descending, then id ascending."""
-    value = logits[token]
-    return int(np.count_nonzero(logits > value) + np.count_nonzero(logits[:token] == value))
 
 
 def _stage(name: str, before: Float32, after: Float32, token: int, orders: bool) -> StageRecord:

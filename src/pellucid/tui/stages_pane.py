@@ -6,7 +6,7 @@ from math import exp
 
 from rich.text import Text
 
-from pellucid.held.steps import DRAWN, FORCED, GIVEN, KEPT
+from pellucid.glass.run import DRAWN, FORCED, GIVEN, KEPT
 from pellucid.sampling.record import ChoiceRecord, StageRecord
 from pellucid.tui.style import FAINT, WARNING, percent, said, visible
 from pellucid.tui.view import Look, View

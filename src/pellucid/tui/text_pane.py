@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
+from pellucid.glass.run import FORCED, GIVEN
 from pellucid.glass.words import cells, cut
-from pellucid.held.steps import FORCED, GIVEN
 from pellucid.tui.style import MARKED, OWN, level, visible
 from pellucid.tui.view import Cell, View
 
