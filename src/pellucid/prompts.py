@@ -71,6 +71,13 @@ def check_flag(name: str, value: Any) -> None:
         raise UsageError(f"{name}: expected True or False, got {_kind(value)}")
 
 
+def check_count(name: str, value: Any, least: int) -> int:
+    """UsageError: not an int of at least this."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}: expected an int of at least {least}, got {value!r:.40}")
+    return value
+
+
 def check_salt(salt: Any) -> str | None:
     """UsageError: neither a text nor None."""
     if salt is not None and not isinstance(salt, str):

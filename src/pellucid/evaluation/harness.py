@@ -81,11 +81,20 @@ class PellucidLM(TemplateLM):
             )
         if device not in (None, "cpu"):  # the harness's command line says cuda:0 where its user said nothing
             _log.info("device %s has no effect: pellucid computes on the CPU", device)
+        if context is not None and max_length is not None:
+            raise UsageError("model_args: context and max_length are one setting; give one of them")
         chosen = model if model is not None else pretrained
-        self.llm = chosen if isinstance(chosen, LLM) else LLM(
-            str(chosen), num_threads=threads, context_length=context if context is not None else max_length,
-            prefill_chunk=chunk, kv_format=kv_format, kv_memory=kv_memory, backend=backend,
-        )  # fmt: skip
+        options: dict[str, Any] = {
+            "num_threads": threads, "context_length": context if context is not None else max_length,
+            "prefill_chunk": chunk, "kv_format": kv_format, "kv_memory": kv_memory, "backend": backend,
+        }  # fmt: skip
+        if isinstance(chosen, LLM):
+            given = [name for name, value in options.items() if value not in (None, "auto", "cpu")]
+            if given:
+                raise UsageError(f"{', '.join(given)}: the model is loaded already; give this to LLM")
+            self.llm = chosen
+        else:
+            self.llm = LLM(str(chosen), **options)
         self.tokenizer = self.llm.tokenizer
         self.max_gen_toks = max_gen_toks
         self.seed = seed

@@ -14,10 +14,11 @@ from pellucid.decoding.diverse_beam import DiverseBeamSearch
 from pellucid.decoding.goal import Found
 from pellucid.decoding.stochastic_beam import StochasticBeam
 from pellucid.errors import UsageError
+from pellucid.prompts import check_count, check_flag
 from pellucid.sampling.seed import fresh_seed
 from pellucid.sampling.values import as_float
 from pellucid.search.search import SearchOutput, output_of
-from pellucid.search.space import check_count, space_of
+from pellucid.search.space import space_of
 from pellucid.search.tree import Constraint, HeldTree, Work
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ def _check_rules(num_beams: int, length_penalty: float, early_stopping: EarlySto
 
 def _check_groups(num_beams: int, num_groups: int, diversity: float, best_first: bool) -> None:
     check_count("num_groups", num_groups, 1)
+    check_flag("best_first", best_first)
     if num_beams % num_groups:
         raise UsageError(
             f"num_groups: expected a divisor of num_beams={num_beams}, got {num_groups}; "

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from pellucid.decoding.contrastive import ContrastiveSearch, ContrastiveStep, LookaheadTree, Output
 from pellucid.decoding.goal import Found
 from pellucid.errors import UsageError
-from pellucid.prompts import split_prompts
+from pellucid.prompts import check_count, split_prompts
 from pellucid.sampling.values import as_float
 from pellucid.search.hidden_rows import HiddenRows
 from pellucid.search.search import output_of
-from pellucid.search.space import check_count, space_of
+from pellucid.search.space import space_of
 from pellucid.search.tree import HeldTree, Rows, Work, logits_together
 
 if TYPE_CHECKING:

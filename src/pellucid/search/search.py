@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import exp
+from math import exp, inf
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,10 @@ from pellucid.decoding.beam import BeamRules, BeamSearch
 from pellucid.decoding.exact import Bounds, ExactSearch
 from pellucid.decoding.goal import Found, Goal
 from pellucid.errors import UsageError
+from pellucid.prompts import check_count, check_flag
+from pellucid.sampling.values import as_float
 from pellucid.search.certificate import Certificate
-from pellucid.search.space import check_count, space_of
+from pellucid.search.space import space_of
 from pellucid.search.tree import Constraint, HeldTree, Work
 
 if TYPE_CHECKING:
@@ -133,7 +135,8 @@ def search(
         check_count("max_nodes", max_nodes, 1)
     if max_memory is not None:
         check_count("max_memory", max_memory, 1)
-    if max_seconds is not None and not max_seconds > 0:
+    check_flag("must_end", must_end)
+    if max_seconds not in (None, inf) and not (as_float(max_seconds) or 0.0) > 0:
         raise UsageError(f"max_seconds: expected a number above 0, got {max_seconds!r:.40}")
     space, salt = space_of(llm, prompt, params, max_tokens, min_tokens, constraint, cache_salt, overrides)
     alpha = 1.0 if objective == "per_token" else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from pellucid.errors import UsageError
 from pellucid.front.looking import looking_of
-from pellucid.prompts import check_salt, split_prompts
+from pellucid.prompts import check_count, check_salt, split_prompts
 from pellucid.sampling.sampler import Sampler
 from pellucid.search.tree import Constraint, Space
 
@@ -76,10 +76,3 @@ def space_of(
     salt, changes = check_salt(cache_salt), None if watched is None else watched.watch
     space = Space(ids, stop_ids, min_tokens, sampler, constraint, other, changes)
     return space, salt if watched is None else watched.salt(salt)
-
-
-def check_count(name: str, value: Any, least: int) -> int:
-    """UsageError: not an int of at least this."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name}: expected an int of at least {least}, got {value!r:.40}")
-    return value

@@ -186,6 +186,7 @@ def test_an_error_amid_a_beam_gives_everything_back(model):
         ({"num_beams": 4, "num_groups": 2, "diversity": -1.0}, "from 0 to"),
         ({"num_beams": 4, "num_groups": 2, "best_first": True}, "one beam"),
         ({"best_first": True}, "'never'"),
+        ({"best_first": "no"}, "best_first: expected True or False"),
         ({"best_first": True, "early_stopping": True, "length_penalty": 0.0}, "'never'"),
         ({"early_stopping": "always"}, "early_stopping"),
         ({"length_penalty": float("nan")}, "length_penalty"),

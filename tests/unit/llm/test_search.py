@@ -267,6 +267,9 @@ def test_a_full_beam_is_exact(model, every, length_penalty):
         ({"min_tokens": 9}, "more than max_tokens"),
         ({"n": 0}, "at least 1"),
         ({"max_seconds": 0}, "above 0"),
+        ({"max_seconds": "1"}, "above 0"),
+        ({"max_seconds": float("nan")}, "above 0"),
+        ({"must_end": "no"}, "must_end: expected True or False"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(model, more, said):

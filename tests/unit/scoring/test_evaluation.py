@@ -205,4 +205,10 @@ def test_the_entry_point_names_the_adapter():
 
 
 def test_llm_is_a_model(adapter):
+    from pellucid.evaluation.harness import PellucidLM
+
     assert isinstance(adapter.llm, LLM) and adapter.max_length == 200
+    with pytest.raises(UsageError, match="num_threads, context_length: the model is loaded already"):
+        PellucidLM(adapter.llm, threads=2, max_length=100)
+    with pytest.raises(UsageError, match="context and max_length are one setting"):
+        PellucidLM(adapter.llm, context=100, max_length=100)
