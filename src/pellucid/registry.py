@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
@@ -27,7 +28,8 @@ class Registry(Generic[T]):
     def __init__(self, package: str) -> None:
         self._package = package
         self._entries: dict[str, T] = {}
-        self._scanned = False
+        self._scanned = self._scanning = False
+        self._lock = threading.RLock()
 
     def register(self, *names: str) -> Callable[[T], T]:
         def add(entry: T) -> T:
@@ -40,11 +42,20 @@ class Registry(Generic[T]):
         return add
 
     def _scan(self) -> None:
-        if not self._scanned:
-            self._scanned = True
-            folder = importlib.import_module(self._package)
-            for module in sorted(m.name for m in pkgutil.iter_modules(folder.__path__)):
-                importlib.import_module(f"{self._package}.{module}")
+        """Another thread waits until it is done: nobody is to see half of a family."""
+        if self._scanned:
+            return
+        with self._lock:
+            if self._scanned or self._scanning:  # a file of the family asks, amid its own import
+                return
+            self._scanning = True
+            try:
+                folder = importlib.import_module(self._package)
+                for module in sorted(m.name for m in pkgutil.iter_modules(folder.__path__)):
+                    importlib.import_module(f"{self._package}.{module}")
+                self._scanned = True
+            finally:
+                self._scanning = False
 
     def __getitem__(self, name: str) -> T:
         if name not in self._entries and name.isidentifier():
