@@ -9,23 +9,42 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pellucid.errors import QueueFullError, UsageError
 from pellucid.front.loading import DEFAULT_MODEL
+from pellucid.front.looking import looking_of
 from pellucid.llm import LLM
 from pellucid.outputs import GenerationResult
-from pellucid.prompts import check_template_variables, split_prompts
+from pellucid.prompts import check_count, check_template_variables, split_prompts
 from pellucid.serving.async_stream import AsyncRequest, AsyncStream
 from pellucid.serving.worker import Mailbox, Worker
 
 if TYPE_CHECKING:
+    from pellucid.front.recorder import Recorder
+    from pellucid.glass.flow import Capture
+    from pellucid.glass.intervene import Intervention
     from pellucid.sampling.params import SamplingParams
     from pellucid.serving.running import RunningRequest
+
+    Record = Recorder | str | os.PathLike[str] | None
 
 _LONG_TEXT = 1 << 14  # characters from which a text is tokenised outside of the event loop
 MAX_WAITING = 256
 MAX_UNREAD = 1024
+
+
+class _Asked(NamedTuple):
+    """The arguments of `LLM.generate` but the prompt."""
+
+    params: SamplingParams | None
+    model_defaults: bool
+    parse_special: bool
+    cache_salt: str | None
+    record: Record
+    capture: Capture | None
+    interventions: Sequence[Intervention]
+    overrides: dict[str, Any]
 
 
 class AsyncLLM:
@@ -57,10 +76,8 @@ class AsyncLLM:
         stream runs ahead of its reader.
         Errors: those of LLM.
         """
-        for name, value in (("max_waiting", max_waiting), ("max_unread", max_unread)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < (name == "max_unread"):
-                least = 1 if name == "max_unread" else 0
-                raise UsageError(f"{name}: expected an int of at least {least}, got {value!r}")
+        check_count("max_waiting", max_waiting, 0)
+        check_count("max_unread", max_unread, 1)
         if isinstance(model, LLM) and options:
             raise UsageError(
                 f"{', '.join(options)}: options of a model that is loaded already; give them to LLM"
@@ -87,11 +104,16 @@ class AsyncLLM:
         model_defaults: bool = False,
         parse_special: bool = False,
         cache_salt: str | None = None,
+        record: Record = None,
+        capture: Capture | None = None,
+        interventions: Sequence[Intervention] = (),
         **overrides: Any,
     ) -> GenerationResult:
         """Continue one prompt. Arguments and errors: those of `LLM.generate`, and QueueFullError."""
-        arguments = (params, model_defaults, parse_special, overrides)
-        running = await self._enter(self._one(prompt, "generate"), arguments, False, cache_salt)
+        asked = _Asked(
+            params, model_defaults, parse_special, cache_salt, record, capture, interventions, overrides
+        )
+        running = await self._enter(self._one(prompt, "generate"), asked, False)
         request = running.request
         try:
             while not request.done:
@@ -111,12 +133,17 @@ class AsyncLLM:
         model_defaults: bool = False,
         parse_special: bool = False,
         cache_salt: str | None = None,
+        record: Record = None,
+        capture: Capture | None = None,
+        interventions: Sequence[Intervention] = (),
         **overrides: Any,
     ) -> AsyncStream:
         """Continue one prompt, chunk by chunk. Arguments: those of `LLM.generate`. Its errors, and QueueFullError,
         come with the first read."""
-        arguments = (params, model_defaults, parse_special, overrides)
-        return AsyncStream(partial(self._enter, self._one(prompt, "stream"), arguments, True, cache_salt))
+        asked = _Asked(
+            params, model_defaults, parse_special, cache_salt, record, capture, interventions, overrides
+        )
+        return AsyncStream(partial(self._enter, self._one(prompt, "stream"), asked, True))
 
     async def chat(
         self,
@@ -187,33 +214,39 @@ class AsyncLLM:
     ) -> list[int]:
         return self.llm.render_chat(messages, **check_template_variables(variables))
 
-    async def _enter(
-        self, prompt: str | list[int], arguments: tuple[Any, ...], streamed: bool, salt: str | None
-    ) -> AsyncRequest:
+    async def _enter(self, prompt: str | list[int], asked: _Asked, streamed: bool) -> AsyncRequest:
         """In the engine's line. The places are taken before anything is computed for the request."""
-        leave = self._take_places(arguments)
+        leave = self._take_places(asked)
         try:
-            prepare = partial(self._prepare, prompt, arguments, streamed, salt)
+            prepare = partial(self._prepare, prompt, asked, streamed)
             long = isinstance(prompt, str) and len(prompt) >= _LONG_TEXT
-            request = await asyncio.to_thread(prepare) if long else prepare()
+            slow = long or asked.record is not None  # a run file begins with a digest of the model
+            request = await asyncio.to_thread(prepare) if slow else prepare()
             return AsyncRequest(request, self.llm._open_driver(), self._worker, self._mailbox(), leave)
         except BaseException:
             leave()
             raise
 
-    def _prepare(
-        self, prompt: str | list[int], arguments: tuple[Any, ...], streamed: bool, salt: str | None
-    ) -> RunningRequest:
-        params, model_defaults, parse_special, overrides = arguments
-        request = self.llm._prepare(prompt, params, model_defaults, parse_special, overrides, streamed, salt)
+    def _prepare(self, prompt: str | list[int], asked: _Asked, streamed: bool) -> RunningRequest:
+        (look,) = looking_of(asked.capture, asked.interventions, 1)
+        request = self.llm._prepare(
+            prompt,
+            asked.params,
+            asked.model_defaults,
+            asked.parse_special,
+            asked.overrides,
+            streamed,
+            asked.cache_salt,
+            self.llm._recorder(asked.record),
+            look,
+        )
         request.most_unread = self._max_unread if streamed else 0
         return request
 
-    def _take_places(self, arguments: tuple[Any, ...]) -> Callable[[], None]:
+    def _take_places(self, asked: _Asked) -> Callable[[], None]:
         """As many places as samples. QueueFullError: there are not so many. Returns what gives them back."""
-        params, _, _, overrides = arguments
-        asked = overrides.get("n", getattr(params, "n", 1))
-        places = asked if isinstance(asked, int) and asked > 0 else 1  # what is no number is refused later
+        wanted = asked.overrides.get("n", getattr(asked.params, "n", 1))
+        places = wanted if isinstance(wanted, int) and wanted > 0 else 1  # what is no number is refused later
         limit = self._max_sequences + self._max_waiting
         with self._lock:
             if self._closing:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from pellucid.errors import UsageError
+from pellucid.errors import RunFileError, UsageError
 from pellucid.outputs import Chunk, GenerationResult
 
 if TYPE_CHECKING:
@@ -136,15 +136,20 @@ class AsyncStream(AsyncIterator[Chunk]):
         return self._running.request.result()
 
     async def aclose(self) -> None:
-        """End what still runs. Chunks that were not read are dropped; `result` keeps their text."""
+        """End what still runs. Chunks that were not read are dropped; `result` keeps their text. RunFileError: it is
+        recorded, and its end cannot be written."""
         self._closed = True
         running = self._running
         if running is None:
             return
+        before = running.request.error
         running.cancel()
         while not running.request.done and not running.awaited:
             await running.changed()
         running.request.chunks.clear()
+        error = running.request.error
+        if isinstance(error, RunFileError) and error is not before:
+            raise error
 
     async def __aenter__(self) -> AsyncStream:
         await self._begin()

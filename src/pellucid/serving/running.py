@@ -179,13 +179,17 @@ class RunningRequest:
         return sample.stop_string is not None and event.finish_reason is None
 
     def abort(self, reason: str = "abort") -> None:
-        """End every sample that is still running; its text so far stays."""
+        """End every sample that is still running; its text so far stays. It ends also where its run file cannot be
+        written: `error` then tells."""
         for sample in self._samples:
             if sample.finish_reason is None:
                 sample.text.append(text := sample.continuation.flush())
                 sample.finish_reason = reason
-                if self.record is not None:
-                    self.record.end(self, sample.index, reason, sample.stop_match)
+                try:
+                    if self.record is not None:
+                        self.record.end(self, sample.index, reason, sample.stop_match)
+                except PellucidError as error:
+                    self.error = self.error or error
                 if self._keep_chunks:
                     self.chunks.append(Chunk(text, None, sample.index, None, None, reason, sample.stop_match))
         self._num_running = 0

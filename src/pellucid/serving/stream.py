@@ -64,13 +64,18 @@ class Stream(Iterator[Chunk]):
         return self._request.result()
 
     def close(self) -> None:
-        """Abort what still runs. Chunks that were not read are dropped; `result` keeps their text."""
+        """Abort what still runs. Chunks that were not read are dropped; `result` keeps their text. RunFileError: it is
+        recorded, and its end cannot be written."""
         self.end()
 
     def end(self) -> list[Chunk]:
         """As `close`; the chunks that were computed and not read."""
-        if not self._request.done:
-            self._driver.abort(self._request)
+        request = self._request
+        if not request.done:
+            before = request.error
+            self._driver.abort(request)
+            if request.error is not before and request.error is not None:
+                raise request.error
         return self.unread()
 
     def unread(self) -> list[Chunk]:

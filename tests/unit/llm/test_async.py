@@ -7,9 +7,23 @@ import random
 import threading
 import time
 
+import numpy as np
 import pytest
 
-from pellucid import LLM, AsyncLLM, PellucidError, QueueFullError, SamplingParams, UsageError
+from pellucid import (
+    LLM,
+    AsyncLLM,
+    Capture,
+    PellucidError,
+    QueueFullError,
+    Recorder,
+    RunFileError,
+    SamplingParams,
+    Scale,
+    UsageError,
+    read_run,
+)
+from pellucid.glass.frames import FrameWriter
 
 
 @pytest.fixture
@@ -428,4 +442,69 @@ def test_misuse(llm):
                 await reader
 
     run(main())
+    assert idle(llm)
+
+
+def test_what_is_looked_at_and_recorded_is_that_of_llm(llm, tmp_path):
+    """`record`, `capture`, `interventions`: of calls and streams that share their passes, one of them cancelled."""
+    capture, changes = Capture("resid_post", layers=[0]), [Scale(factor=0.0, layer=0)]
+    recorder = Recorder(tmp_path / "all")
+
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            one = allm.generate([5, 6], record=tmp_path / "one", capture=capture, **PARAMS)
+            other = allm.generate([5, 7], record=recorder, interventions=changes, **PARAMS)
+            results = await asyncio.gather(one, other)
+            async with allm.stream([5, 8], record=recorder, capture=capture, **PARAMS) as stream:
+                await stream.__anext__()
+            with pytest.raises(UsageError, match="capture: expected a Capture"):
+                await allm.generate([5], capture="all")
+            return *results, stream.result
+
+    looked, changed, cut = run(main())
+    alone = llm.generate([5, 6], capture=capture, **PARAMS)
+    assert looked.token_ids == alone.token_ids
+    ours, theirs = looked.outputs[0].captured, alone.outputs[0].captured
+    assert np.array_equal(ours["resid_post"], theirs["resid_post"]) and len(ours["resid_post"]) >= 13
+    assert changed.token_ids == llm.generate([5, 7], interventions=changes, **PARAMS).token_ids
+    assert changed.token_ids != llm.generate([5, 7], **PARAMS).token_ids
+    assert cut.finish_reason in ("abort", "length") and cut.outputs[0].captured is not None
+    recorder.close()
+    (only,) = read_run(tmp_path / "one").branches
+    assert [token.token_id for token in only.tokens] == looked.token_ids
+    kept = read_run(tmp_path / "all")
+    assert [branch.finish_reason for branch in kept.branches] == ["length", cut.finish_reason]
+    assert [token.token_id for token in kept.branches[0].tokens] == changed.token_ids
+    assert llm.replay(kept).equal
+    assert idle(llm)
+
+
+def test_a_run_file_that_cannot_be_written_ends_its_own_request_alone(llm, tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path / "run")
+    recorder.attach(llm)
+    frames, real = recorder.writer._frames, FrameWriter._put
+    full = threading.Event()
+
+    def put(self, data):
+        if self is frames and full.is_set():
+            raise RunFileError("run: no space left")
+        real(self, data)
+
+    monkeypatch.setattr(FrameWriter, "_put", put)
+
+    async def main():
+        async with AsyncLLM(llm) as allm:
+            plain = asyncio.ensure_future(allm.generate([5, 9], **PARAMS | {"max_tokens": 60}))
+            async with allm.stream([5, 8], **PARAMS | {"max_tokens": 200}) as first:
+                await first.__anext__()
+                with pytest.raises(RunFileError, match="no space left"):
+                    async with allm.stream([5, 6], record=recorder, **PARAMS | {"max_tokens": 200}) as stream:
+                        await stream.__anext__()
+                        full.set()  # from here on its tokens or its end cannot be written
+                with pytest.raises(RunFileError, match="no space left"):
+                    await allm.generate([5, 6], n=2, record=recorder, **PARAMS)
+            return await plain
+
+    assert run(main()).token_ids == llm.generate([5, 9], **PARAMS | {"max_tokens": 60}).token_ids
+    full.clear()
     assert idle(llm)
