@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
@@ -13,7 +15,7 @@ from pellucid.constraints.base import Source
 from pellucid.constraints.choices import choices_grammar
 from pellucid.constraints.follower import Follower
 from pellucid.constraints.grammar import lark_grammar
-from pellucid.constraints.json_schema import json_grammar, refusal
+from pellucid.constraints.json_schema import json_grammar, literals, refusal
 from pellucid.constraints.limits import check_size, parser_limits
 from pellucid.constraints.regex import regex_grammar
 from pellucid.constraints.state import NOTHING_SATISFIES, MatcherState, first_line
@@ -108,6 +110,8 @@ class Compiler:
         self._check_begins(source, root)
         if source.kind == "choices":
             self._check_choices(source)
+        else:
+            self._tell_missing(source)
         ignored = tuple(first_line(warning) for warning in matcher.get_grammar_warnings())
         return Compiled(source, root, self._vocabulary_size, ignored)
 
@@ -143,11 +147,37 @@ class Compiler:
                     f"choices: this vocabulary cannot spell {choice!r:.60}{why}; write it with other characters"
                 )
 
+    def _tell_missing(self, source: Source) -> None:
+        """Warns of characters that stand in the constraint and that no output can have: what needs one never comes.
+        (Whether anything needs one only its author knows: [^é] does not.)"""
+        missing = self._missing_characters(_LITERALS[source.kind](source.text))
+        if missing:
+            warnings.warn(
+                f"{source.kind}: this vocabulary has no tokens for {missing}; what needs them never comes",
+                stacklevel=2,
+            )
+
     def _missing_characters(self, text: str) -> str:
-        """Those beyond ASCII, once each, that no token holds and no tokens of single bytes spell; "" if none."""
-        beyond = [c for c in dict.fromkeys(text) if c > "\x7f" and not self._in_single_bytes(c)]
-        found = [c for c in beyond if c not in self._wide]
+        """Those beyond ASCII, once each, that no tokens spell; "" if none."""
+        found = [c for c in dict.fromkeys(text) if c > "\x7f" and not self._can_be_spelled(c)]
         return ", ".join(repr(c) for c in found[:8]) + (", ..." if len(found) > 8 else "")
+
+    def _can_be_spelled(self, character: str) -> bool:
+        """Whether tokens one after the other can bring it: one token, several of one byte, or any pieces of it, of
+        which the first may end a longer token, and the last begin one."""
+        if self._in_single_bytes(character) or character in self._wide:
+            return True
+        data = character.encode("utf-8", "surrogatepass")
+        tokenizer = self._tokenizer
+        texts = (i for i in range(tokenizer.vocabulary_size) if i not in tokenizer.special_ids)
+        pieces = {tokenizer.token_bytes(i) for i in texts}
+        reached = {n for n in range(1, len(data)) if any(piece.endswith(data[:n]) for piece in pieces)}
+        for n in range(1, len(data)):  # ascending: a piece leads further
+            if n in reached:
+                if any(piece.startswith(data[n:]) for piece in pieces):
+                    return True
+                reached |= {stop for stop in range(n + 1, len(data)) if data[n:stop] in pieces}
+        return False
 
     def _in_single_bytes(self, character: str) -> bool:
         if self._single_bytes is None:
@@ -162,6 +192,13 @@ class Compiler:
 def _told(source: Source, message: str) -> str:
     return refusal(source.text, message) if source.kind == "json_schema" else message
 
+
+# What of a constraint's text may have to stand in the output as it is written. Of a grammar that is all but comments.
+_LITERALS: dict[str, Callable[[str], str]] = {
+    "json_schema": literals,
+    "regex": lambda text: text,
+    "grammar": lambda text: re.sub(r"(//|#).*", "", text),
+}
 
 _MAKERS: dict[str, Callable[[Source], str]] = {
     "json_schema": lambda s: json_grammar(s.text, compact=s.compact, lenient=s.lenient),

@@ -65,6 +65,16 @@ def refusal(text: str, message: str) -> str:
     return explained(message, nodes(json.loads(text)))
 
 
+def literals(text: str) -> str:
+    """What of a schema stands in the output as it is written: values, patterns, names of properties."""
+    found: list[Any] = []
+    for _, node in nodes(json.loads(text)):
+        found += [node[word] for word in ("enum", "const", "pattern") if word in node]
+        named = node.get("properties")
+        found += list(named) if isinstance(named, dict) else []
+    return json.dumps(found, ensure_ascii=False)
+
+
 def slips(schema: Any) -> Iterator[tuple[str, str, str]]:
     """(JSON pointer, keyword, what was meant) of each unknown keyword that is nearly one that constrains."""
     for where, node in nodes(schema):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from itertools import product
 
 import pytest
 from toy_vocabulary import ToyVocabulary
@@ -142,3 +144,60 @@ def test_other_vocabularies_spell_beyond_ascii():
         Compiler(whole, whole.vocabulary_size, whole.eos_ids).compile(
             Source("choices", json.dumps(["a", "ö"]))
         )
+
+
+MISSING = [
+    (Source("regex", "é|fine"), "'é'"),
+    (Source("regex", "gr(ö|o)(ß|ss)e?"), "'ö', 'ß'"),
+    (schema({"enum": ["rot", "grün"]}), "'ü'"),
+    (schema({"properties": {"größe": {"type": "string"}, "a": {"pattern": "é|e"}}}), "'ö', 'ß', 'é'"),
+    (Source("grammar", 'root ::= "é" | "fine"'), "'é'"),
+]
+NOT_MISSING = [
+    Source("regex", "[a-z]+"),
+    schema({"description": "größe", "enum": ["rot"], "$comment": "é"}),
+    Source("grammar", 'root ::= "fine" # é'),
+    Source("grammar", 'start: "fine" // é'),
+]
+
+
+@pytest.mark.parametrize("source, words", MISSING, ids=lambda v: v.text[:30] if isinstance(v, Source) else "")
+def test_what_a_vocabulary_can_never_spell_is_said(compiler, source, words):
+    """One alternative is left, so this is no error; but who wrote the other hears of it."""
+    with pytest.warns(UserWarning, match=f"^{source.kind}: this vocabulary has no tokens for {words};"):
+        compiled = compiler.compile(source)
+    assert len(compiled.state().allowed())
+
+
+@pytest.mark.parametrize("source", NOT_MISSING, ids=lambda source: source.text[:30])
+def test_notes_and_comments_are_not_missed(compiler, source):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compiler.compile(source)
+
+
+@pytest.mark.parametrize(
+    "pieces, can",
+    [
+        ((b"\xe2\x82\xac",), True),  # the euro sign whole,
+        ((b"a\xe2\x82\xacb",), True),  # within a longer token,
+        ((b"a\xe2", b"\x82", b"\xacb"), True),  # in pieces with a neighbour at either end,
+        ((b"\xe2\x82", b"\xac"), True),
+        ((b"\xe2", b"\x82\xacb"), True),
+        ((b"\xe2a", b"\x82", b"\xac"), False),  # its first byte has something after it
+        ((b"\xe2", b"\x82"), False),
+        ((b"\xe2", b"\x82a", b"\xac"), False),
+        ((b"\xe2", b"a\x82", b"\xac"), False),
+        ((b"\xe2\x82", b"\x82\xac", b"a\xac"), False),  # they overlap, and none begins with the last byte
+    ],
+)
+def test_pieces_of_a_character_spell_it_or_not(pieces, can):
+    """Against all sequences of up to four tokens."""
+    vocabulary = ToyVocabulary("a")
+    vocabulary.pieces += pieces
+    vocabulary.end, vocabulary.vocabulary_size = len(pieces) + 1, len(pieces) + 2
+    tokens = [vocabulary.token_bytes(i) for i in range(vocabulary.end)]
+    rows = (b"".join(row) for length in range(1, 5) for row in product(tokens, repeat=length))
+    assert any("€".encode() in row for row in rows) == can
+    found = Compiler(vocabulary, vocabulary.vocabulary_size, [vocabulary.end])._missing_characters("a€")
+    assert found == ("" if can else "'€'")
