@@ -181,10 +181,10 @@ def orders() -> str:
 
 def step_keys() -> str:
     """The keys of the terminal debugger."""
-    from pellucid.tui.keys import KEYS
+    from pellucid.tui.keys import DIGITS_HELP, KEYS
 
     rows: list[list[object]] = [[f"`{key.shown}`", key.help] for key in KEYS if key.shown]
-    return table(["key", ""], [*rows, ["`1` to `9`", "the token of that number in the distribution"]])
+    return table(["key", ""], [*rows, ["`1` to `9`", DIGITS_HELP]])
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pellucid.cli import _console, _options
 from pellucid.cli._why import branch_table, token_table, why_table
 from pellucid.errors import UsageError
+from pellucid.glass.words import counted
 
 if TYPE_CHECKING:
     from pellucid.chat.answer import ChatAnswer
@@ -73,6 +74,10 @@ class Conversation:
     @property
     def sampling(self) -> dict[str, Any]:
         return self.chat.overrides
+
+    @property
+    def _length(self) -> str:
+        return counted(len(self.chat), "turn")
 
     def turn(self, line: str) -> None:
         """One line, or several lines that are one message."""
@@ -149,7 +154,7 @@ class Conversation:
     def _undo(self, rest: str) -> None:
         count = _number("undo", rest, 1)
         self.chat.undo(count)
-        _console.note(f"(took back {_turns(count)}; {_turns(len(self.chat))} left, /branches has the others)")
+        _console.note(f"(took back {counted(count, 'turn')}; {self._length} left, /branches has the others)")
 
     def _regenerate(self, rest: str) -> None:
         seed = _number("regenerate", rest, None)
@@ -185,7 +190,7 @@ class Conversation:
         if number is None:
             raise UsageError("/switch N: give the number of a branch; /branches shows them")
         self.chat.switch(number)
-        _console.note(f"(branch {number}, {_turns(len(self.chat))})")
+        _console.note(f"(branch {number}, {self._length})")
 
     def _reset(self, rest: str) -> None:
         if len(self.chat):
@@ -203,14 +208,14 @@ class Conversation:
         if not rest:
             raise UsageError("/save FILE: give the name of a file")
         self.chat.save(Path(rest).expanduser())
-        _console.note(f"({_turns(len(self.chat))} saved to {rest})")
+        _console.note(f"({self._length} saved to {rest})")
 
     def _load(self, rest: str) -> None:
         name = rest.removeprefix("--no-kv ").strip()
         if not name or name == "--no-kv":
             raise UsageError("/load [--no-kv] FILE: give the name of a file that /save wrote")
         self.chat = self.llm.restore_chat(Path(name).expanduser(), kv=name == rest)
-        _console.note(f"({_turns(len(self.chat))}; /branches shows all)")
+        _console.note(f"({self._length}; /branches shows all)")
 
     def _set(self, rest: str) -> None:
         """Change one parameter, if the value is one that SamplingParams takes."""
@@ -265,10 +270,6 @@ class Conversation:
 
     def _exit(self, rest: str) -> None:
         raise Leave
-
-
-def _turns(count: int) -> str:
-    return "1 turn" if count == 1 else f"{count} turns"
 
 
 def _number(command: str, text: str, default: int | None) -> Any:

@@ -7,6 +7,7 @@ from math import exp
 from typing import TYPE_CHECKING
 
 from pellucid.cli import _console
+from pellucid.glass.words import counted
 
 if TYPE_CHECKING:
     from pellucid.chat.session import ChatSession
@@ -70,7 +71,7 @@ def branch_table(chat: ChatSession, width: int) -> str:
     lines = []
     for branch in chat.branches:
         mark = "*" if branch.current else " "
-        turns = f"{branch.num_turns} turn" + ("" if branch.num_turns == 1 else "s")
+        turns = counted(branch.num_turns, "turn")
         last = "" if branch.turn is None else str(branch.turn.inputs[-1].get("content") or "")
         answer = "" if branch.turn is None else branch.turn.text
         line = (

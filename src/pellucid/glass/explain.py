@@ -204,7 +204,6 @@ def _pass(llm: LLM, generation: Generation, top: int, most_rows: int) -> PassSee
     choice = choice_at(generation, length, step.logits)
     digest = _digest(step.logits)
     step.choose()
-    spoken = {choice.token_id, *(stage.top for stage in choice.stages)} | {choice.runner_up}
     return PassSeen(
         length=length,
         reused=length - computed,
@@ -212,7 +211,7 @@ def _pass(llm: LLM, generation: Generation, top: int, most_rows: int) -> PassSee
         rows=tuple(rows),
         layers=_layers(llm, ids, choice.token_id),
         choice=choice,
-        names={each: llm.tokenizer.token_text(each) for each in spoken if each is not None},
+        names={each: llm.tokenizer.token_text(each) for each in choice.named_ids},
         appended=_token(llm, length, choice.token_id),
         text=(generation.prompt or "") + generation.text,
         finish_reason=generation.finish_reason,

@@ -24,7 +24,7 @@ def tell(told: Explanation, width: int) -> list[str]:
     """The lines of it, of at most `width` cells (but for a single word that is longer)."""
     lines = ["The text becomes tokens", *_prompt(told, width)]
     for number, each in enumerate(told.passes, 1):
-        lines += ["", _title(told, number, each), *_pass(told, number, each, width)]
+        lines += ["", _title(number, each), *_pass(told, number, each, width)]
     return [*lines, "", "What it came to", *_sum(told, width)]
 
 
@@ -45,7 +45,7 @@ def _prompt(told: Explanation, width: int) -> Iterator[str]:
         yield head + (f"{padded(text, column)}  {piece}" if with_pieces else text)
 
 
-def _title(told: Explanation, number: int, each: PassSeen) -> str:
+def _title(number: int, each: PassSeen) -> str:
     last = each.rows[-1].token
     what = "the prompt" if number == 1 else "one more token"
     if each.computed == 1:
@@ -62,7 +62,7 @@ def _pass(told: Explanation, number: int, each: PassSeen, width: int) -> Iterato
         yield from wrapped(f"({counted(hidden, 'row')} before these are not told; --rows N)", width, 4)
     for row in each.rows:
         yield from _row(row, width)
-    yield from _layers(told, each, width)
+    yield from _layers(each, width)
     yield from wrapped(f"The choice of position {each.choice.position}: {_choice(told, each)}", width, INDENT)
     for stage in each.choice.stages:
         effect = f"{stage.left:,} tokens left"
@@ -132,7 +132,7 @@ def _row(row: RowSeen, width: int) -> Iterator[str]:
     yield from flowed(head, pieces, width, "  ", 6 if narrow else cells(head))
 
 
-def _layers(told: Explanation, each: PassSeen, width: int) -> Iterator[str]:
+def _layers(each: PassSeen, width: int) -> Iterator[str]:
     """Where the chosen token came up on its way through the layers; and the most probable ones where they changed."""
     layers = each.layers
     since = len(layers)

@@ -74,6 +74,12 @@ class ChoiceRecord:
     states: States = field(default_factory=dict)
     constraint: ConstraintStep | None = None
 
+    @property
+    def named_ids(self) -> set[int]:
+        """The tokens that it speaks of."""
+        named = (self.token_id, self.runner_up, *(stage.top for stage in self.stages))
+        return {each for each in named if each is not None}
+
     def to_dict(self) -> dict[str, Any]:
         """In plain types."""
         return dataclasses.asdict(self)

@@ -16,6 +16,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
+from pellucid.glass.words import counted
 from pellucid.held.past_rows import past_rows
 from pellucid.sampling.distribution import Distribution
 from pellucid.tui.probabilities import MOST_COLOURED, Probabilities
@@ -124,7 +125,7 @@ class Debugger:
             count += 1
             on_token()
         reason = self.generation.finish_reason
-        return f"{_tokens(count)}, " + ("stopped" if reason is None else f"then the end: {reason}")
+        return f"{counted(count, 'token')}, " + ("stopped" if reason is None else f"then the end: {reason}")
 
     def back(self) -> str:
         """Before the end: everything from the cursor on is taken back; at the end: the last token."""
@@ -134,7 +135,7 @@ class Debugger:
         count = len(self.generation) - to
         self.generation.rewind(to=to)
         self._changed()
-        return f"{_tokens(count)} taken back"
+        return f"{counted(count, 'token')} taken back"
 
     def choose(self, token_id: int) -> str:
         """This token at the cursor: at the end it is appended, before it a new branch begins with it."""
@@ -170,7 +171,7 @@ class Debugger:
         before = len(self.generation)
         self.generation.append(text)
         self._changed()
-        return f"{_tokens(len(self.generation) - before)} forced"
+        return f"{counted(len(self.generation) - before, 'token')} forced"
 
     # --- branches -------------------------------------------------------------------------------------
     def fork(self) -> str:
@@ -254,10 +255,6 @@ class Debugger:
     def _changed(self) -> None:
         self.cursor = len(self.generation)
         self.saved = False
-
-
-def _tokens(count: int) -> str:
-    return "1 token" if count == 1 else f"{count:,} tokens"
 
 
 def _tree(generation: Generation) -> list[Generation]:

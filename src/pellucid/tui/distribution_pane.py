@@ -5,10 +5,8 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from pellucid.tui.style import FAINT, MARKED, bar, fitted, level, named, percent, said
+from pellucid.tui.style import FAINT, MARKED, NARROW, bar, fitted, level, named, percent, said
 from pellucid.tui.view import Look, Row, View
-
-NARROW = 30  # cells: below that there is no room for a bar and a second probability
 
 
 def distribution_title(view: View) -> str:

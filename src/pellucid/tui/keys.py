@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from pellucid.glass.words import flowed, wrapped
+
 
 class Key(NamedTuple):
     """names: as Textual names the keys, with commas. shown: for people; "": told with the key before. action: of
@@ -63,6 +65,7 @@ KEYS = (
 )
 PRIORITY = ("tab", "shift+tab", "ctrl+c", "ctrl+q")  # also where a question is open; Tab would move the focus
 DIGITS = "123456789"
+DIGITS_HELP = "the token of that number in the distribution"
 
 
 def bottom_line(width: int) -> str:
@@ -79,19 +82,14 @@ def bottom_line(width: int) -> str:
 
 def help_lines(width: int) -> list[str]:
     """The keys and what they do, in lines of at most `width`."""
-    from pellucid.glass.words import flowed
-
     lines = []
-    for key in KEYS:
-        if key.shown:
-            lines += flowed(f"{key.shown:<5}", key.help.split(), width, " ", 6)
-    lines += flowed(
-        f"{'1-9':<5}", ["the", "token", "of", "that", "number", "in", "the", "distribution"], width, " ", 6
-    )
+    for shown, text in (*((key.shown, key.help) for key in KEYS), ("1-9", DIGITS_HELP)):
+        if shown:
+            lines += flowed(f"{shown:<5}", text.split(), width, " ", 6)
     lines.append("")
     signs = (
         "Distribution: > what the settings choose, * what stands here, \u2192 probability after the stages."
     )
     for text in (signs, "Text: underlined tokens are yours."):
-        lines += flowed("", text.split(), width, " ", 0)
+        lines += wrapped(text, width)
     return lines

@@ -6,12 +6,10 @@ from itertools import pairwise
 
 from rich.text import Text
 
-from pellucid.tui.style import FAINT, bar, fitted, level, named, percent, said, visible
+from pellucid.tui.style import FAINT, NARROW, bar, fitted, level, named, percent, said, visible
 from pellucid.tui.view import LayerRow, Layers
 
 BLOCKS = " \u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
-
-NARROW = 30  # cells: below that there is no room for a bar and a second probability
 
 
 def layers_lines(layers: Layers | None, width: int, height: int) -> list[Text]:
@@ -39,10 +37,9 @@ def _head(layers: Layers, width: int) -> Text:
         since -= 1
     name = repr(visible(layers.token))
     if since == len(rows):
-        said = f"{name}: rank {rows[-1].rank + 1:,} at the end"
+        text = Text(f"{name}: rank {rows[-1].rank + 1:,} at the end")
     else:
-        said = f"{name}: first from layer {rows[since].name} on"
-    text = Text(said)
+        text = Text(f"{name}: first from layer {rows[since].name} on")
     text.truncate(width, overflow="ellipsis")
     return text
 

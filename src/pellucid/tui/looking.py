@@ -27,13 +27,13 @@ TAIL = 40  # characters of a branch's end
 def make_view(debugger: Debugger) -> View:
     """Computes the row at the cursor if it is not kept. Errors: PellucidError."""
     generation, probabilities = debugger.generation, debugger.probabilities
-    look = _look(debugger) if debugger.cursor > 0 else None  # the first pass, if there was none
+    kinds = _kinds(generation)
+    look = _look(debugger, kinds) if debugger.cursor > 0 else None  # the first pass, if there was none
     probabilities.follow(generation)
     cost = generation.cost
     return View(
         model=debugger.name,
-        cells=_cells(debugger),
-        num_prompt=len(generation.prompt_tokens),
+        cells=_cells(debugger, kinds),
         cursor=debugger.cursor,
         look=look,
         branches=_branches(debugger),
@@ -50,10 +50,7 @@ def make_view(debugger: Debugger) -> View:
 def make_layers(llm: LLM, ids: list[int], token: int) -> Layers:
     """What each layer would predict after these tokens, and the probability of `token` in it. Touches no debugger, so
     that it may run beside it."""
-    lens = getattr(llm, "lens", None)
-    if lens is None:
-        return Layers("", (), "this build has no lens")
-    seen = lens(ids, positions=[len(ids) - 1], k=1, tokens=[token])
+    seen = llm.lens(ids, positions=[len(ids) - 1], k=1, tokens=[token])
     rows = []
     for at, name in enumerate(seen.layers):
         top = llm.tokenizer.token_text(int(seen.top_ids[0, at, 0]))
@@ -78,7 +75,7 @@ def settings_line(generation: Generation) -> str:
     return " ".join([f"temperature={params.temperature:g}{seed}", *changed])
 
 
-def _look(debugger: Debugger) -> Look:
+def _look(debugger: Debugger, kinds: list[str]) -> Look:
     generation, position = debugger.generation, debugger.cursor
     logits = debugger.logits_at(position)
     raw = Distribution(logits)
@@ -91,8 +88,7 @@ def _look(debugger: Debugger) -> Look:
     stands, kind = None, None
     if position < len(generation):
         token = int(generation.token_array[position])
-        stands, kind = row(token, raw.rank(token)), _kinds(generation)[position]
-    spoken = () if chosen is None else (chosen.token_id, chosen.runner_up, *(s.top for s in chosen.stages))
+        stands, kind = row(token, raw.rank(token)), kinds[position]
     return Look(
         position=position,
         rows=tuple(row(token, rank) for rank, token in enumerate(raw.top(MOST_ROWS))),
@@ -101,7 +97,7 @@ def _look(debugger: Debugger) -> Look:
         entropy=raw.entropy,
         choice=chosen,
         no_choice=why,
-        names={each: generation.token_text(each) for each in spoken if each is not None},
+        names={} if chosen is None else {each: generation.token_text(each) for each in chosen.named_ids},
     )
 
 
@@ -127,10 +123,10 @@ def _kinds(generation: Generation) -> list[str]:
     return kinds
 
 
-def _cells(debugger: Debugger) -> tuple[Cell, ...]:
+def _cells(debugger: Debugger, kinds: list[str]) -> tuple[Cell, ...]:
     generation = debugger.generation
     texts = debugger.texts_of(generation.token_array.tolist())
-    columns = zip(texts, debugger.probabilities.values, _kinds(generation), strict=True)
+    columns = zip(texts, debugger.probabilities.values, kinds, strict=True)
     return tuple(Cell(*column) for column in columns)
 
 

@@ -11,6 +11,7 @@ from pellucid.glass.words import cells, cut, padded, wrapped
 
 LEVELS = ((0.5, "green"), (0.1, "cyan"), (0.01, "yellow"), (0.0, "bold red"))
 """(from this probability on, style), descending."""
+NARROW = 30  # cells of a pane: below that there is no room for a bar and a second probability
 UNKNOWN = ""
 FAINT = "bright_black"
 MARKED = "reverse"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.text import Text
 
 from pellucid.glass.run import FORCED, GIVEN
@@ -16,14 +14,12 @@ def text_lines(view: View, width: int, height: int) -> list[Text]:
     """The lines around the cursor, at most `height`, each at most `width` cells."""
     lines, line_of_cursor = _all_lines(view, width)
     first = max(0, min(line_of_cursor - height // 2, len(lines) - height))
-    if line_of_cursor == len(lines) - 1:  # at the end: its last lines
-        first = max(0, len(lines) - height)
     return lines[first : first + height]
 
 
 def _all_lines(view: View, width: int) -> tuple[list[Text], int]:
     """All lines, and in which the cursor is. Only those near the cursor are of use; a long text is cut to these."""
-    start = _start(view.cells, view.cursor, width)
+    start = _start(view.cursor, width)
     stop = min(len(view.cells), view.cursor + 40 * 80)
     lines = [Text("\u2026" if start else "")]
     where = 0
@@ -45,7 +41,7 @@ def _all_lines(view: View, width: int) -> tuple[list[Text], int]:
     return lines, where
 
 
-def _start(shown: Sequence[Cell], cursor: int, width: int) -> int:
+def _start(cursor: int, width: int) -> int:
     """Where to begin drawing: a long text is not wrapped from its beginning for each key. A multiple of 256, so that
     lines stay where they are while the cursor moves."""
     return max(0, (cursor // 256 - max(1, 40 * width // 1024)) * 256)

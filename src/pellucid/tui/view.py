@@ -92,7 +92,6 @@ class View:
 
     model: str
     cells: tuple[Cell, ...]
-    num_prompt: int
     cursor: int
     look: Look | None
     branches: tuple[BranchRow, ...]

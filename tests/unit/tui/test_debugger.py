@@ -367,14 +367,10 @@ def test_save_and_load(make_debugger, step_llm, tmp_path):
         other.save("  ")
 
 
-def test_layers_or_why_not(make_debugger, step_llm):
-    """With a lens: its last layer is the model's own distribution. Without: it is said."""
+def test_the_last_layer_is_the_model(make_debugger, step_llm):
     debugger = make_debugger()
     view = prepared(debugger)
     layers = make_layers(step_llm, list(view.ids), view.look.token)
-    if not hasattr(step_llm, "lens"):
-        assert layers.note == "this build has no lens" and not layers.rows
-        return
     row = view.look.rows[0]
     assert layers.token == row.text and layers.rows[-1].rank == 0
     assert layers.rows[-1].probability == pytest.approx(row.probability, rel=1e-5)

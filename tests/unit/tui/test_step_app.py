@@ -226,24 +226,27 @@ def test_save_asks_before_it_replaces(make_debugger, step_llm, tmp_path):
     assert step_llm.restore(file).token_array.tolist() == debugger.generation.token_array.tolist()
 
 
+def at_step(number, debugger, app, action):
+    """The action comes amid this step of a run, as that of a key would, and the step waits until the run is told."""
+    loop, real, count = asyncio.get_running_loop(), debugger.generation.step, 0
+
+    def step():  # on the model's thread
+        nonlocal count
+        count += 1
+        if count == number:
+            loop.call_soon_threadsafe(action)
+            assert app._stop.wait(60)
+        return real()
+
+    debugger.generation.step = step
+
+
 def test_run_is_stopped_by_escape(make_debugger):
     """The run would go on to the end of the context: the key comes while it does, and ends it."""
     debugger = make_debugger()
-    real = debugger.generation.step
 
     async def play(app, press):
-        loop = asyncio.get_running_loop()
-        count = 0
-
-        def step():
-            nonlocal count
-            count += 1
-            if count == 5:  # from the model's thread, as a key would come amid a run
-                loop.call_soon_threadsafe(app.action_stop)
-                assert app._stop.wait(60)
-            return real()
-
-        debugger.generation.step = step
+        at_step(5, debugger, app, app.action_stop)
         await press("r")
         assert len(debugger.generation.tokens) == 5
         assert screen_of(app).lines[-1] == "5 tokens, stopped"
@@ -254,21 +257,9 @@ def test_run_is_stopped_by_escape(make_debugger):
 
 def test_a_key_amid_a_run_stops_it_and_acts(make_debugger):
     debugger = make_debugger()
-    real = debugger.generation.step
 
     async def play(app, press):
-        loop = asyncio.get_running_loop()
-        count = 0
-
-        def step():
-            nonlocal count
-            count += 1
-            if count == 5:
-                loop.call_soon_threadsafe(app.action_take_back)
-                assert app._stop.wait(60)
-            return real()
-
-        debugger.generation.step = step
+        at_step(5, debugger, app, app.action_take_back)
         await press("r")
         assert len(debugger.generation.tokens) == 4
 
