@@ -204,7 +204,8 @@ class GenerationResult:
     """The answer to one prompt: `outputs` holds its samples, n of them; `text`, `token_ids`, `finish_reason`,
     `stop_match` and `logprobs` are the first sample's. `prompt` is None where ids were given. `prompt_token_ids`:
     all of them, also those that overflow "slide" dropped; `counts` tells of those that were run. `speculation`: None
-    where no guess was checked. `interventions`: what was changed within the model (glass/intervene.py)."""
+    where no guess was checked. `interventions`: what was changed within the model (glass/intervene.py). `notes`: what
+    was asked for and never came into effect, because the text ended before it, a line for each."""
 
     prompt: str | None
     prompt_token_ids: list[int]
@@ -214,6 +215,7 @@ class GenerationResult:
     settings: Settings = field(repr=False)
     speculation: SpeculationCounts | None = None
     interventions: tuple[Any, ...] = field(default=(), repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -251,6 +253,7 @@ class GenerationResult:
             "settings": self.settings.to_dict(),
             "speculation": None if self.speculation is None else self.speculation.to_dict(),
             "interventions": [each.plain() for each in self.interventions],
+            "notes": list(self.notes),
         }
 
     def summary(self) -> str:
@@ -275,7 +278,7 @@ class GenerationResult:
             body = repr(self.outputs[0]).removeprefix("Sample(").removesuffix(")")
         else:
             body = "outputs=[" + ", ".join(repr(sample) for sample in self.outputs) + "]"
-        return f"GenerationResult({body}; {self.summary()})"
+        return f"GenerationResult({'; '.join([body, self.summary(), *self.notes])})"
 
     def _repr_html_(self) -> str:
         from pellucid.report.notebook import Piece, note, token_strip
@@ -284,7 +287,7 @@ class GenerationResult:
         blocks = "".join(
             token_strip([*prompt, *_pieces(sample)]) + note(_why(sample)) for sample in self.outputs
         )
-        return f"<div>{blocks}{note(self.summary())}</div>"
+        return f"<div>{blocks}{''.join(map(note, [self.summary(), *self.notes]))}</div>"
 
 
 def _pieces(sample: Sample) -> list[Piece]:

@@ -71,8 +71,6 @@ def test_steering_by_zero_and_scaling_by_one_are_the_identity(llm):
     plain = digest(llm.logits(PROMPT))
     nothing = [Steer(np.zeros(llm.model.width), 1), Steer(vector(llm), 0, scale=0.0), Scale(1.0, 1)]
     assert digest(llm.logits(PROMPT, interventions=nothing)) == plain
-    far = [Steer(vector(llm), 0, positions=(500, None))]
-    assert digest(llm.logits(PROMPT, interventions=far)) == plain
 
 
 def test_each_does_what_it_says(llm):
@@ -179,7 +177,7 @@ def test_the_numpy_twin_says_the_same(folder):
             opened(folder, name, "F32") as ours,
             LLM(make(folder, name, "gguf", "F32"), backend="reference") as twin,
         ):
-            changes = strong(ours)
+            changes = strong(ours)[:-1]  # the last one acts at step 1, and nothing is generated here
             a, b = ours.logits(PROMPT, interventions=changes), twin.logits(PROMPT, interventions=changes)
             assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max(), name
 
@@ -194,6 +192,97 @@ def test_forced_tokens(llm):
     assert plain.token_ids[:2] == found.token_ids[:2]
     with pytest.raises(UsageError, match="token id 320 is not in the vocabulary"):
         llm.generate(PROMPT, **NEW, interventions=[ForceToken(2, 320)])
+
+
+def test_what_never_comes_into_effect_is_said(llm):
+    """At once where it is known, else in the result; and it changes nothing."""
+    rows, layers = np.stack([vector(llm, i) for i in range(4)]), len(llm.model.layers)
+    last = len(PROMPT) - 1
+    beyond = [
+        (Steer(vector(llm), 0, positions=(500, None)), "Steer at layer 0 acts at positions from 500 on, and"),
+        (Scale(2.0, 1, positions=(last + 1, last + 3)), "Scale at layer 1 acts at positions 37 to 38, and"),
+        (ZeroAblate(1, steps=(1, 2)), "ZeroAblate at layer 1 acts at positions 37 to 37, and"),
+        (ZeroAblate(1, positions=(2, 9), steps=(0, None)), "acts at no position"),
+        (Patch(rows, 1, start=500), "Patch at layer 1 acts at positions 500 to 503, and"),
+        (
+            Patch(rows, 1, start=last - 2),
+            "Patch at layer 1 acts at positions 34 to 37, and",
+        ),  # one row too many
+        (ForceToken(0, 7), "ForceToken acts where tokens are chosen, and here none is"),
+    ]
+    for wrong, message in beyond:
+        calls = [
+            lambda given: llm.logits(PROMPT, interventions=given),
+            lambda given: llm.trace(PROMPT, interventions=given),
+            lambda given: llm.lens(PROMPT, positions=[3], interventions=given),
+            lambda given: llm.attribution(PROMPT, interventions=given),
+            lambda given: llm.attention(PROMPT, 0, interventions=given),
+            lambda given: llm.dependence(PROMPT, interventions=given),
+        ]
+        for call in calls:
+            with pytest.raises(UsageError, match=message):
+                call([wrong])
+    captured = llm.trace(PROMPT, Capture(sites=("q", "k", "resid_pre", "resid_post")))
+    for call in (llm.lens, llm.rollout):
+        with pytest.raises(UsageError, match="what was captured stands"):
+            call(captured, interventions=[ZeroAblate(0)])
+    # Of a request: max_tokens tells how far it may go at most; its last token is never computed.
+    for wrong in (beyond[0][0], beyond[4][0], ForceToken(12, 7), Patch(rows, 1, start=last + 12 - 3)):
+        with pytest.raises(UsageError, match="acts at|is forced at step 12, and there are steps 0 to 11"):
+            llm.generate(PROMPT, **NEW, interventions=[wrong])
+    with pytest.raises(
+        UsageError, match="force_at: token 7 is forced at step 12, and there are steps 0 to 11"
+    ):
+        llm.generate(PROMPT, **NEW, force_at={12: 7})
+    with pytest.raises(UsageError, match="and the context has positions 0 to 1023"):
+        llm.generate(PROMPT, interventions=[Patch(rows, 1, start=1021)])
+    reached = [ForceToken(11, 7), Patch(rows, layers - 1, start=last + 11 - 3)]
+    assert llm.generate(PROMPT, **NEW, interventions=reached).notes == ()
+
+
+def test_what_did_not_come_into_effect_is_a_note(llm):
+    plain = llm.generate(PROMPT, **NEW, n=2, temperature=1.0, seed=5)
+    assert plain.notes == ()
+    ending = {"temperature": 1.0, "seed": 5, "n": 2, "max_tokens": 12, "ignore_eos": True}
+    stop = plain.outputs[0].token_ids[3]
+    ends = [s.token_ids.index(stop) + 1 if stop in s.token_ids else 12 for s in plain.outputs]
+    changes = [ForceToken(11, 7), Scale(2.0, 0, steps=(11, 12))]
+    found = llm.generate(PROMPT, **ending, stop_token_ids=[stop], interventions=changes)
+    assert [s.token_ids for s in found.outputs if len(s.token_ids) < 12] == [
+        s.token_ids[:end] for s, end in zip(plain.outputs, ends, strict=True) if end < 12
+    ]
+    expected = []
+    for index, end in enumerate(ends):
+        if end < 12:
+            at, last = len(PROMPT) + 10, len(PROMPT) + end - 2
+            scale = f"Scale at layer 0 acts at positions {at} to {at}; the last one computed was {last}"
+            forced = f"token 7 is forced at step 11; there were {end} steps"
+            expected += [f"sample {index}: not in effect: {line}" for line in (scale, forced)]
+    assert len(expected) >= 2 and list(found.notes) == expected == found.to_dict()["notes"]
+    assert expected[0] in repr(found) and "is forced at step 11" in found._repr_html_()
+
+
+def test_a_generation_tells_what_is_still_to_come(llm):
+    changes = [Patch(np.stack([vector(llm)] * 3), 0, start=len(PROMPT)), ForceToken(4, 7)]
+    with llm.begin(PROMPT, ignore_eos=True, interventions=changes) as generation:
+        patch = "not in effect: Patch at layer 0 acts at positions 37 to 39; the last one computed was "
+        forced = "not in effect: token 7 is forced at step 4; there were "
+        for steps, expected in ((3, [f"{patch}38", f"{forced}3 steps"]), (1, [f"{forced}4 steps"]), (1, [])):
+            generation.run(steps)
+            assert generation.notes == expected
+        assert generation.tokens[4] == 7
+    with pytest.raises(UsageError, match="acts at no position: its positions and steps have none in common"):
+        llm.begin(PROMPT, interventions=[Scale(2.0, 0, positions=(0, 3), steps=(0, None))])
+
+
+def test_steps_count_from_the_end_of_the_text_whatever_rows_are_asked_for(llm):
+    """The lens and attribution compute no more than they need; that moves no intervention."""
+    change = [Steer(vector(llm, size=3.0), 0, steps=(0, None))]
+    assert not np.array_equal(llm.lens(PROMPT, interventions=change).ranks[-1], llm.lens(PROMPT).ranks[-1])
+    whole, some = llm.lens(PROMPT), llm.lens(PROMPT, positions=[20], interventions=change)
+    assert np.array_equal(some.top_logprobs[0], whole.top_logprobs[20])
+    plain = llm.attribution(PROMPT, 7, position=20)
+    assert llm.attribution(PROMPT, 7, position=20, interventions=change).logit == plain.logit
 
 
 def test_with_every_strategy(llm):

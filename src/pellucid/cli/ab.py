@@ -63,6 +63,8 @@ def command(prompt: str | None, **options: Any) -> None:
             parse_special=options["parse_special"],
             **{"max_tokens": 16, **_options.sampling_values()},
         )
+    for line in found.with_.notes:
+        _console.note(line)
     if options["as_json"]:
         _json.write(found.to_dict())
     else:

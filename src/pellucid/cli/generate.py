@@ -97,6 +97,8 @@ def command(prompt: str | None, **options: Any) -> None:
             _options.note_idle(stream.settings)
         with stream:
             _print(stream, text, options)
+        for line in stream.result.notes:
+            _console.note(line)
         if options["stats"]:
             _console.note(stream.result.summary())
 

@@ -51,6 +51,17 @@ class Looking:
             return Watched(store, store, None)
         return Watched(Together(changes, store) if store is not None else changes, store, key)
 
+    def check_text(self, num_tokens: int) -> None:
+        """UsageError: something in it never comes into effect where these tokens are computed and none generated."""
+        from pellucid.glass.intervene import ForceToken
+        from pellucid.glass.reach import check_reached
+
+        if any(isinstance(each, ForceToken) for each in self.interventions):
+            raise UsageError(
+                "interventions: ForceToken acts where tokens are chosen, and here none is; leave it out, or generate"
+            )
+        check_reached(self.interventions, num_tokens, num_tokens, "the text")
+
     def _check_slide(self) -> None:
         if self.capture is not None:
             raise UsageError(
@@ -71,6 +82,28 @@ class Watched:
 
     def salt(self, cache_salt: str | None) -> Hashable:
         return cache_salt if self.key is None else (cache_salt, self.key)
+
+
+def check_reach(
+    looking: Looking | None, num_prompt: int, params: SamplingParams, context_length: int | None
+) -> None:
+    """UsageError: an intervention or a forced token of a request lies beyond the longest text that it can become.
+    context_length: None: the parameters do not tell how long that is."""
+    if looking is None and not params.force_at:
+        return
+    from pellucid.glass.apply import END
+    from pellucid.glass.reach import check_forced, check_reached
+
+    if context_length is None:
+        if looking is not None:
+            check_reached(looking.interventions, num_prompt, END, "it")
+        return
+    # The last token is never computed: it has no row.
+    longest = context_length if params.max_tokens is None else num_prompt + params.max_tokens - 1
+    check_forced(params.force_at, params.max_tokens or context_length - num_prompt)
+    if looking is not None:
+        where = "the prompt with max_tokens" if longest < context_length else "the context"
+        check_reached(looking.interventions, num_prompt, min(longest, context_length), where)
 
 
 def looking_of(capture: Any, interventions: Any, count: int) -> list[Looking | None]:

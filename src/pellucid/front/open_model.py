@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pellucid.errors import UsageError
 from pellucid.front.loading import Begun, Loaded, load
+from pellucid.front.looking import check_reach
 from pellucid.front.speculation import Speculation, check_draft_model
 from pellucid.outputs import Drop
 from pellucid.overflow import slid_prompt
@@ -137,13 +138,14 @@ class OpenModel:
         cache_salt: str | None = None,
         record: Recorder | None = None,
         looking: Looking | None = None,
+        open_ended: bool = False,
     ) -> RunningRequest:
-        """Checked and tokenised, not yet in the engine."""
+        """Checked and tokenised, not yet in the engine. open_ended: the parameters do not tell how long it may become:
+        it is driven by hand, or was ended from outside."""
         from pellucid.serving.running import RunningRequest
 
         if looking is not None:
             overrides = looking.overrides(overrides)
-
         loaded = self._need()
         check_flag("parse_special", parse_special)
         start = perf_counter()
@@ -165,6 +167,8 @@ class OpenModel:
             text, ids, chosen, loaded.tokenizer, merged, seconds, streamed, salt, drop, written
         )
         request.companion_ids = self._companion(ids, chosen, parse_special)
+        longest = None if open_ended else loaded.capacity.context_length
+        check_reach(looking, len(request.run_ids), chosen, longest)
         if looking is not None:
             request.looking, request.watched = looking, looking.begin(self, len(request.run_ids), chosen)
         return request

@@ -47,7 +47,7 @@ class Views:
         from pellucid.glass.flow import Capture
 
         ids = self._given_ids(prompt, parse_special)
-        (look,) = looking_of(Capture() if capture is None else capture, interventions, 1)
+        look = _look(ids, Capture() if capture is None else capture, interventions)
         return cast("Captured", self._run(ids, look, check_salt(cache_salt), None))
 
     def lens(
@@ -72,14 +72,15 @@ class Views:
 
         llm = cast("LLM", self)
         if isinstance(source, Captured):
+            _check_alone(interventions)
             ids, captured = source.token_ids.tolist(), source
             wanted = _positions(positions, len(ids), captured.positions.tolist())
         else:
             ids = self._given_ids(source)
             wanted = _positions(positions, len(ids), list(range(len(ids))))
             span = min(wanted), max(wanted) + 1
-            (look,) = looking_of(lens_capture(len(llm.model.layers), span), interventions, 1)
-            captured = cast("Captured", self._run(ids[: span[1]], look, None, None))
+            look = _look(ids, lens_capture(len(llm.model.layers), span), interventions)
+            captured = cast("Captured", self._run(ids[: span[1]], look, None, None, num_prompt=len(ids)))
         rows = np.searchsorted(captured.positions, wanted)
         looked_for = _tokens(tokens, ids, wanted, llm.model.vocabulary_size)
         guard = llm._open_driver().exclusive
@@ -114,8 +115,8 @@ class Views:
         def keep(_: Any, __: int, logits: Float32) -> None:
             row.append(logits[-1].copy())
 
-        (look,) = looking_of(attribution_capture(len(llm.model.layers), at, heads), interventions, 1)
-        captured = cast("Captured", self._run(ids[: at + 1], look, None, keep))
+        look = _look(ids, attribution_capture(len(llm.model.layers), at, heads), interventions)
+        captured = cast("Captured", self._run(ids[: at + 1], look, None, keep, num_prompt=len(ids)))
         chosen = int(row[-1].argmax()) if token is None else self._one_id(token)
         other = None if against is None else self._one_id(against)
         with llm._open_driver().exclusive():
@@ -175,6 +176,8 @@ class Views:
             values = self.rollout(ids, interventions=interventions)[-1].astype(np.float64)
             return Dependence(np.array(ids, np.int32), chosen, None, method, values)
 
+        _look(ids, None, interventions)
+
         def logits_of(several: list[list[int]]) -> list[Float32]:
             return self._last_rows(several, interventions)
 
@@ -208,7 +211,7 @@ class Views:
 
     def _changed_logits(self, ids: list[int], interventions: Sequence[Intervention]) -> Float32:
         """`LLM.logits` under interventions."""
-        (look,) = looking_of(None, interventions, 1)
+        look = _look(ids, None, interventions)
         rows: Float32 = np.empty((len(ids), cast("LLM", self).model.vocabulary_size), np.float32)
 
         def take(_: Any, position: int, logits: Float32) -> None:
@@ -233,6 +236,7 @@ class Views:
         from pellucid.glass.captured import Captured
 
         if isinstance(source, Captured):
+            _check_alone(interventions)
             return source
         return self.trace(source, capture, interventions=interventions)
 
@@ -282,11 +286,12 @@ class Views:
         salt: str | None,
         on_rows: Rows | None,
         first: int | None = None,
+        num_prompt: int | None = None,
     ) -> Captured | None:
         """Computes these tokens under what looks at them, and gives what it has kept. on_rows: takes the logits of the
-        positions from `first` on (None: of the last)."""
+        positions from `first` on (None: of the last). num_prompt: from the end of which steps count; None: of all."""
         llm = cast("LLM", self)
-        watched = None if look is None else look.begin(llm, len(ids), None)
+        watched = None if look is None else look.begin(llm, num_prompt or len(ids), None)
         driver = llm._open_driver()
         held = driver.hold(
             ids,
@@ -303,6 +308,22 @@ class Views:
         finally:
             held.close()
         return None if watched is None or watched.store is None else watched.store.captured(ids)
+
+
+def _look(
+    ids: Sequence[int], capture: Capture | None, interventions: Sequence[Intervention]
+) -> Looking | None:
+    """What looks at a text of which nothing is generated. UsageError: something in it would never come into effect."""
+    (look,) = looking_of(capture, interventions, 1)
+    if look is not None:
+        look.check_text(len(ids))
+    return look
+
+
+def _check_alone(interventions: Sequence[Intervention]) -> None:
+    """UsageError: there are some, and what they would change is captured already."""
+    if interventions:
+        raise UsageError("interventions: what was captured stands; give them to the trace that captures it")
 
 
 def check_count(value: Any, what: str, least: int = 1) -> int:

@@ -26,7 +26,7 @@ from pellucid.glass.sites import Place, num_heads, site_layers, site_width
 from pellucid.models.base import Model
 from pellucid.types import Float32, Watch
 
-_END = 1 << 62
+END = 1 << 62  # the stop of a span without one
 # (start, stop) of positions, and what becomes of x [positions from `first` on, width]
 Change = tuple[int, int, Callable[[Float32, int], Float32]]
 
@@ -42,12 +42,13 @@ class InterventionWatch:
 
     def __init__(self, interventions: Iterable[Intervention], model: Model, num_prompt: int) -> None:
         self.interventions = tuple(interventions)
+        self.num_prompt = num_prompt  # from the end of which steps count
         self._changes: dict[Place, list[Change]] = {}
         digest = hashlib.blake2b(digest_size=16)
         for intervention in self.interventions:
             if isinstance(intervention, ForceToken):
                 continue
-            start, stop = _span(intervention, num_prompt)
+            start, stop = span_of(intervention, num_prompt)
             for place, function in _functions(intervention, model):
                 self._changes.setdefault(place, []).append((start, stop, function))
                 text = json.dumps([intervention.plain() | {"positions": 0, "steps": 0}, start, stop, place])
@@ -127,41 +128,45 @@ class Together:
 
 
 def interventions_of(watch: Watch | None) -> tuple[Intervention, ...]:
-    """Those of a sequence's watch."""
+    """Those of a sequence's watch, by positions: what counts as its prompt may have changed since it began."""
     if isinstance(watch, InterventionWatch):
-        return watch.interventions
+        return at_positions(watch.interventions, watch.num_prompt)
     if isinstance(watch, Together):
         return tuple(each for inner in watch.watches for each in interventions_of(inner))
     return ()
 
 
-def _span(intervention: Intervention, num_prompt: int) -> tuple[int, int]:
+def span_of(intervention: Intervention, num_prompt: int) -> tuple[int, int]:
     """[start, stop) of positions."""
     if isinstance(intervention, Patch):
         return intervention.start, intervention.start + len(intervention.values)
     positions: Span = getattr(intervention, "positions", (0, None))
     steps: Span | None = getattr(intervention, "steps", None)
-    start, stop = positions[0], _END if positions[1] is None else positions[1]
+    start, stop = positions[0], END if positions[1] is None else positions[1]
     if steps is not None:
         start = max(start, steps[0] + num_prompt - 1)
         stop = stop if steps[1] is None else min(stop, steps[1] + num_prompt - 1)
     return start, stop
 
 
-def at_positions(interventions: Iterable[Intervention], num_prompt: int) -> tuple[Intervention, ...]:
+def at_positions(
+    interventions: Iterable[Intervention], num_prompt: int, num_positions: int = END
+) -> tuple[Intervention, ...]:
     """The same with positions in place of steps, so that they mean the same whatever counts as the prompt; without
-    those that act nowhere, and without forced tokens, which are settings."""
+    what acts at none of the positions [0, num_positions), and without forced tokens, which are settings."""
     found: list[Intervention] = []
     for each in interventions:
         if isinstance(each, ForceToken):
             continue
-        if getattr(each, "steps", None) is None:
-            found.append(each)
+        start, stop = span_of(each, num_prompt)
+        if start >= min(stop, num_positions):
             continue
-        start, stop = _span(each, num_prompt)
-        if start < stop:
-            there = {"steps": None, "positions": (start, None if stop == _END else stop)}
-            found.append(replace(each, **there))
+        if isinstance(each, Patch) and stop > num_positions:
+            each = replace(each, values=each.values[: num_positions - start])
+        elif getattr(each, "steps", None) is not None:
+            there = {"steps": None, "positions": (start, None if stop == END else stop)}
+            each = replace(each, **there)
+        found.append(each)
     return tuple(found)
 
 

@@ -208,8 +208,18 @@ def _generate(llm: LLM, requests: list[list[RunBranch]], path: Path, *, layers: 
                 params = params.replace(max_tokens=most, deadline=None)
             given = interventions_from_data(first.interventions, first.arrays)
             (look,) = looking_of(None, given, 1)
-            running.append(llm._prepare(first.prompt_ids, params, False, False, {}, record=recorder, looking=look,
-                                        cache_salt=first.cache_salt))  # fmt: skip
+            request = llm._prepare(
+                first.prompt_ids,
+                params,
+                False,
+                False,
+                {},
+                cache_salt=first.cache_salt,
+                record=recorder,
+                looking=look,
+                open_ended=True,
+            )
+            running.append(request)
         for request in running:
             llm._driver.add(request)
         for request in running:

@@ -52,7 +52,9 @@ def begin(
     if isinstance(sample_index, bool) or not isinstance(sample_index, int) or not 0 <= sample_index < 1 << 31:
         raise UsageError(f"sample_index: expected an int from 0 to 2^31 - 1, got {sample_index!r:.40}")
     (look,) = looking_of(capture, interventions, 1)
-    request = llm._prepare(given, params, model_defaults, parse_special, overrides, looking=look)
+    request = llm._prepare(
+        given, params, model_defaults, parse_special, overrides, looking=look, open_ended=True
+    )
     check_by_hand(request.params)
     plan = Plan.of(llm, request.params, request.settings)
     salt, watched = check_salt(cache_salt), request.watched

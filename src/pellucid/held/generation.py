@@ -120,6 +120,11 @@ class Generation:
         return self._log.stop_match
 
     @property
+    def notes(self) -> list[str]:
+        """Interventions and forced tokens that have not come into effect so far, a line for each."""
+        return self._log.notes
+
+    @property
     def cost(self) -> Cost:
         """Positions computed, reused, and recomputed, since it began or was forked."""
         return self._held.cost
@@ -174,7 +179,7 @@ class Generation:
     def step(self, choose: bool = True) -> Step:
         """The next token chosen, or with choose=False `peek`. UsageError: the generation has ended."""
         if choose:
-            self._check_going()
+            self._log.check_going()
             return self.peek().choose()
         return self.peek()
 
@@ -306,7 +311,6 @@ class Generation:
         """Gives its memory back; done by itself where the last reference is dropped."""
         if self.record is not None:
             self.record.end(self)
-        self._pending = None
         self._changed()
         self._held.close()
 
@@ -380,13 +384,6 @@ class Generation:
         if several or isinstance(prompts[0], str):
             raise UsageError("expected text or a list of token ids, got a list of several")
         return [self._tokenizer.check_id(token) for token in prompts[0]]
-
-    def _check_going(self) -> None:
-        if self.finish_reason is not None:
-            raise UsageError(
-                f"the generation has ended ({self.finish_reason}); rewind, edit or append, change its params "
-                "(max_tokens, stop, ignore_eos), or force a token"
-            )
 
     def _set_plan(self, plan: Plan) -> None:
         self._plan, self.guessing = plan, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pellucid.errors import UsageError
 from pellucid.glass.run import DRAWN, FORCED, GIVEN, KEPT
 from pellucid.held.steps import StepRecord
 from pellucid.text.continuation import ContinuationText
@@ -53,6 +54,23 @@ class OutputLog:
     def steps(self) -> list[StepRecord]:
         """The records of `tokens`."""
         return [record for record in self.records if record.position >= self.borders[-1]]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was to change the model or to be forced, and has not come into effect so far."""
+        from pellucid.glass.apply import interventions_of
+        from pellucid.glass.reach import notes
+
+        given, length = interventions_of(self._held.sequence.watch), len(self._held)
+        return notes(given, self._plan.params.force_at, 0, length - 1, self.num_output)
+
+    def check_going(self) -> None:
+        """UsageError: it has ended."""
+        if self.finish_reason is not None:
+            raise UsageError(
+                f"the generation has ended ({self.finish_reason}); rewind, edit or append, change its params "
+                "(max_tokens, stop, ignore_eos), or force a token"
+            )
 
     @property
     def text(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pellucid.glass.apply import at_positions
 from pellucid.report.page_data import LensCell
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def lens_of(
     interventions: Sequence[Intervention],
 ) -> tuple[tuple[str, ...], list[tuple[LensCell, ...]]]:
     """The names of the layers, first to last, and for each of `positions` (ascending, from 1) the cells of the token
-    that stands there, read from the row before it."""
+    that stands there, read from the row before it. interventions: by absolute positions."""
     if not positions:
         return (), []
     lens = llm.lens(
@@ -29,7 +30,7 @@ def lens_of(
         positions=[p - 1 for p in positions],
         k=1,
         tokens=[ids[p] for p in positions],
-        interventions=interventions,
+        interventions=at_positions(interventions, 0, positions[-1]),
     )
     cells = [
         tuple(

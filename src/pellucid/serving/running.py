@@ -293,7 +293,33 @@ class RunningRequest:
             self.settings,
             self._speculation(samples),
             () if self.looking is None else self.looking.interventions,
+            self._notes(),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        """What never came into effect, of each sample that has ended."""
+        interventions = () if self.looking is None else self.looking.interventions
+        if not interventions and not self.params.force_at:
+            return ()
+        from pellucid.glass.reach import notes
+
+        found = []
+        for sample in self._samples:
+            if sample.finish_reason is not None:
+                name = f"sample {sample.index}: " if len(self._samples) > 1 else ""
+                steps, positions = len(sample.token_ids), self._most_positions(sample)
+                told = notes(interventions, self.params.force_at, len(self.run_ids), positions, steps)
+                found += [name + line for line in told]
+        return tuple(found)
+
+    def _most_positions(self, sample: _RunningSample) -> int:
+        """That it has had at a time: a context that slides loses some. The last token was never computed."""
+        most, dropped = 0, 0
+        for drop in sample.drops:
+            if drop.after:
+                most = max(most, len(self.run_ids) + drop.after - dropped)
+                dropped += drop.count
+        return max(most, len(self.run_ids) + max(0, len(sample.token_ids) - 1) - dropped)
 
     def times(self) -> dict[str, float | int | None]:
         """Seconds and positions so far, for a run file: without what follows from its steps."""

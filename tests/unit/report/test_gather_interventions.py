@@ -85,3 +85,44 @@ def test_positions_mean_what_steps_meant(llm: LLM, changes: list[Any], num_promp
 def test_what_acts_nowhere_is_left_out() -> None:
     nowhere = Steer(VECTOR, layer=1, steps=(2, 6), positions=(0, 3))
     assert at_positions([nowhere, ForceToken(1, 2)], 10) == ()
+    rows = np.stack([VECTOR, 2 * VECTOR, 3 * VECTOR])
+    given = [Patch(rows, 1, start=5), Patch(rows, 1, start=8), Scale(2.0, 1, steps=(0, 3))]
+    assert at_positions(given, 4, 8) == (Patch(rows, 1, start=5), Scale(2.0, 1, positions=(3, 6)))
+    assert at_positions(given, 9, 7) == (Patch(rows[:2], 1, start=5),)
+
+
+def test_a_run_that_was_ended_is_shown_and_replayed_with_what_it_never_came_to(
+    llm: LLM, tmp_path: Path
+) -> None:
+    """A stream that is closed early; the rest of the patch, the steps and the forced token were still to come."""
+    start = len(llm.tokenizer.encode(PROMPT)) + 2
+    patch, steps = Patch(np.stack([VECTOR] * 9), 0, start=start), Scale(2.0, 1, steps=(20, None))
+    changes = [patch, steps, ForceToken(30, 5)]
+    with llm.stream(
+        PROMPT, max_tokens=40, ignore_eos=True, interventions=changes, record=tmp_path / "run"
+    ) as stream:
+        for _ in range(6):
+            next(stream)
+    result, run = stream.result, read_run(tmp_path / "run")
+    assert result.finish_reason == "abort" and len(result.notes) == 3
+    assert llm.replay(run).equal and llm.replay(run, way="generate").equal
+    for report in (of_result(result, llm, Wanted()), of_run(run, llm, Wanted())):
+        logits = llm.logits(
+            result.prompt_token_ids + result.token_ids,
+            interventions=at_positions(changes, start - 2, start - 2 + len(result.token_ids)),
+        )
+        for token in report.branches[0].tokens[1:]:
+            assert token.logprob == Distribution(logits[token.position - 1]).logprob(token.token_id)
+            assert token.layers[-1].logprob == pytest.approx(token.logprob, rel=1e-6, abs=1e-6)
+
+
+def test_steps_of_a_generation_count_from_the_prompt_that_it_began_with(llm: LLM) -> None:
+    """Rewound into the prompt, it changes what it did: so does its report."""
+    change = Scale(3.0, 1, steps=(1, 4))
+    with llm.begin(PROMPT, max_tokens=9, ignore_eos=True, interventions=[change]) as generation:
+        num_prompt = len(generation)
+        generation.rewind(3).run(9)
+        ids = generation.token_array.tolist()
+        assert len(ids) > num_prompt + 4
+        settled = list(at_positions([change], num_prompt))
+        check(llm, of_generation(generation, llm, Wanted()), ids, settled, num_prompt - 3)
