@@ -175,6 +175,18 @@ def test_ab_and_generate_on_the_command_line(model, tmp_path, monkeypatch):
     assert len(data["steps"]) == len(data["without"]["outputs"][0]["token_ids"])
     changed = json.loads(run("generate", "Hello there", "--json", "--interventions", str(path)).stdout)
     assert changed["outputs"][0]["token_ids"] == data["with"]["outputs"][0]["token_ids"]
+    path.write_text('[{"kind": "force_token", "step": 5, "token_id": 7}]')
+    text = data["without"]["outputs"][0]["text"]
+    ended = ("--interventions", str(path), "--stop", text[:1])
+    for more in ((), ("--json",)):
+        told = run("generate", "Hello there", *ended, *more)
+        assert (
+            told.exit_code == 0 and "not in effect: token 7 is forced at step 5; there were " in told.stderr
+        )
+    assert len(json.loads(told.stdout)["notes"]) == 1
+    path.write_text('[{"kind": "force_token", "step": 6, "token_id": 7}]')
+    beyond = run("generate", "Hello there", "--interventions", str(path))
+    assert beyond.exit_code == 2 and "is forced at step 6, and there are steps 0 to 5" in beyond.stderr
     path.write_text("[{}]")
     wrong = run("ab", "Hello", "-i", str(path))
     assert wrong.exit_code == 2 and "kind: expected one of" in wrong.stderr
