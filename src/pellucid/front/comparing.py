@@ -85,6 +85,9 @@ def compare(
     (look,) = looking_of(None, interventions, 1)
     if look is None:
         raise UsageError("ab: expected at least one intervention")
+    samples = llm._resolve(params, overrides, False)[0].n
+    if samples != 1:
+        raise UsageError(f"ab compares one sample with one, got n={samples}; leave n out")
     ids = llm._given_ids(prompt, parse_special)
     a = llm.generate(ids, params, **overrides)
     overrides = {**overrides, "seed": a.settings["seed"].value}  # the same noise in both

@@ -77,6 +77,7 @@ def test_parts_of_a_character_are_bytes(ab, tiny):
         (["x", "-i", "FILE", "--top", "0"], "--top"),
         (["-i", "FILE", ""], "empty"),
         (["x", "-i", "no-such-file"], "no-such-file"),
+        (["x", "-i", "FILE", "--n", "2"], "ab compares one sample with one, got n=2"),
     ],
 )
 def test_errors(invoke, tiny, ablate, words, said):
