@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pellucid.glass.noise import numeric_noise
@@ -49,7 +51,26 @@ class Choices:
 def records(llm: LLM, branch: RunBranch, start: int = 0, stop: int | None = None) -> list[Record]:
     """The records of the tokens [start, stop) of a branch. Each keeps its logits: 4 bytes a token of the vocabulary.
     Errors: those of `walk` and `Choices`."""
-    choices, made = Choices(llm, branch), []
+    made: list[Record] = []
+
+    def keep(record: Record) -> None:
+        logits = record.logits.copy()
+        logits.flags.writeable = False
+        same = record.effective_logits is record.logits
+        made.append(
+            replace(record, logits=logits, effective_logits=logits if same else record.effective_logits)
+        )
+
+    each_record(llm, branch, keep, start, stop)
+    return made
+
+
+def each_record(
+    llm: LLM, branch: RunBranch, see: Callable[[Record], None], start: int = 0, stop: int | None = None
+) -> None:
+    """Calls see for each of them, in order, as its logits come: they are valid during the call, which must not use the
+    LLM. So all are seen in one walk, however many. Errors: those of `walk` and `Choices`, and what `see` raises."""
+    choices = Choices(llm, branch)
     stop = len(branch.tokens) if stop is None else stop
     mask, noise = mask_of(llm._need().model.layers), numeric_noise(llm.info.formats)
 
@@ -59,15 +80,13 @@ def records(llm: LLM, branch: RunBranch, start: int = 0, stop: int | None = None
             choices.choose(token, history, row)
         if index < start:
             return
-        logits = row.copy()
-        logits.flags.writeable = False
-        made.append(
+        see(
             Record(
                 position=token.position,
                 token_id=token.token_id,
                 kind=token.kind,
                 history=history,
-                logits=logits,
+                logits=row,
                 params=choices.params[token.plan],
                 seed=branch.plans[token.plan].seed,
                 states=states,
@@ -83,10 +102,9 @@ def records(llm: LLM, branch: RunBranch, start: int = 0, stop: int | None = None
                 ),
                 noise_margin=noise,
                 text_of=llm.tokenizer.token_text,
-                effective_logits=altered(token, logits),
+                effective_logits=altered(token, row),
                 from_draft=token.from_draft,
             )
         )
 
     walk(llm, branch, take, start=0 if choices.stateful else start, stop=stop)
-    return made

@@ -113,10 +113,23 @@ class Record:
     def choice(self) -> ChoiceRecord:
         """The choice made again: every stage, noise, runner-up, margin. Of a forced token: what would have been
         chosen."""
-        params = self.params if self.params.logprobs is not None else self.params.replace(logprobs=0)
-        sampler = Sampler(params, self.seed)  # with the stages, too, that cannot change a greedy choice
+        sampler = self._every_stage
         states = {**sampler.states(_before_all(self.history)), **self.states}
         return explain(sampler, StepOf(self.history, sampler.seed, states), self.effective_logits)
+
+    @property
+    def processed(self) -> Float32 | None:
+        """The logits after all stages; None: no stage changed them."""
+        sampler = self._every_stage
+        step = StepOf(self.history, sampler.seed, self.choice.states)
+        after = sampler.run(step, self.effective_logits)
+        return None if np.array_equal(after, self.logits) else after
+
+    @cached_property
+    def _every_stage(self) -> Sampler:
+        """Those, too, that cannot change a greedy choice."""
+        params = self.params if self.params.logprobs is not None else self.params.replace(logprobs=0)
+        return Sampler(params, self.seed)
 
     def recompute(self) -> int:
         """The token that logits, history, parameters, seed and states give: `token_id`, unless the caller forced it."""

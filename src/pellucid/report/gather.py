@@ -11,10 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pellucid.glass.apply import at_positions
-from pellucid.glass.choices import SAMPLED, records
+from pellucid.glass.choices import SAMPLED, each_record
 from pellucid.glass.from_result import branch_of_result, check_result
 from pellucid.glass.intervention_file import interventions_from_data, interventions_to_data
 from pellucid.glass.rows import numbers_differ, segments, walk
@@ -34,8 +32,6 @@ from pellucid.report.told import (
     timings_of,
     title_of,
 )
-from pellucid.sampling.record import ChoiceRecord
-from pellucid.sampling.sampler import Sampler, StepOf
 
 if TYPE_CHECKING:
     from pellucid.glass.intervene import Intervention
@@ -51,7 +47,7 @@ PRESENT = (
     "Choices are explained with the parameters that each branch has now; a run file (record=) keeps those that it had "
     "at each of them."
 )
-MOST_LOGITS = 256 << 20  # bytes of logits that are held at a time
+TOLD_AT_A_TIME = 256  # tokens of which one line of progress tells
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,6 @@ class Gatherer:
         self._names = names
         self._wanted = wanted
         self._reader = TokenReader(llm.tokenizer, wanted.top)
-        self._window = max(1, MOST_LOGITS // (4 * llm._need().model.vocabulary_size))
         self.layer_names: tuple[str, ...] = ()
         self.notes: list[str] = []
 
@@ -192,15 +187,20 @@ class Gatherer:
         views: list[TokenView] = []
         differing = 0
         total = len(branch.tokens)
-        for first in range(start, total, self._window):
-            last = min(first + self._window, total)
-            self._progress(f"{name}: tokens {first + 1} to {last} of {total}")
-            for record in records(self._llm, branch, first, last):
-                explained = sampled and record.kind == DRAWN
-                if explained and record.choice.token_id != record.token_id:
-                    differing += 1
-                    explained = False
-                views.append(self._token(record, explained))
+
+        def see(record: Record) -> None:
+            nonlocal differing
+            if len(views) % TOLD_AT_A_TIME == 0:
+                first = start + len(views)
+                last = min(first + TOLD_AT_A_TIME, total)
+                self._progress(f"{name}: tokens {first + 1} to {last} of {total}")
+            explained = sampled and record.kind == DRAWN
+            if explained and record.choice.token_id != record.token_id:
+                differing += 1
+                explained = False
+            views.append(self._token(record, explained))
+
+        each_record(self._llm, branch, see, start)
         if differing:
             self._note(
                 f"{name}: {differing} of its tokens are not what these parameters choose here, and are shown without "
@@ -218,7 +218,7 @@ class Gatherer:
             record.kind,
             record.logits,
             choice=record.choice if explained else None,
-            processed=processed(record, record.choice) if explained else None,
+            processed=record.processed if explained else None,
             seconds=record.seconds.forward + record.seconds.choose or None,
             note=Why(record).sentence if explained or record.kind != DRAWN else "",
             flags=flags,
@@ -257,11 +257,3 @@ def settled(branch: RunBranch) -> tuple[Intervention, ...]:
     """What was changed within the model, by absolute positions."""
     given = interventions_from_data(branch.interventions, branch.arrays)
     return at_positions(given, len(branch.prompt_ids))
-
-
-def processed(record: Record, choice: ChoiceRecord) -> Float32 | None:
-    """The logits after all stages; None: no stage changed them."""
-    params = record.params if record.params.logprobs is not None else record.params.replace(logprobs=0)
-    sampler = Sampler(params, record.seed)
-    after = sampler.run(StepOf(record.history, sampler.seed, choice.states), record.effective_logits)
-    return None if np.array_equal(after, record.logits) else after

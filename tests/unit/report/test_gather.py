@@ -139,7 +139,7 @@ def test_windows_change_nothing(llm: LLM, tmp_path: Path, monkeypatch: pytest.Mo
     llm.generate(PROMPT, record=tmp_path / "run", max_tokens=20, **CHAINS[2])
     run = read_run(tmp_path / "run")
     whole = of_run(run, llm, Wanted())
-    monkeypatch.setattr(gather, "MOST_LOGITS", 3 * 4 * llm.tokenizer.vocabulary_size)
+    monkeypatch.setattr(gather, "TOLD_AT_A_TIME", 3)
     lines: list[str] = []
     assert of_run(run, llm, Wanted(progress=lines.append)) == whole
     assert "text: tokens 19 to 20 of 20" in lines
