@@ -7,6 +7,7 @@ from operator import index
 from typing import Any, TypeAlias
 
 from pellucid.errors import ContextOverflowError, UsageError
+from pellucid.sampling.values import as_int
 
 Prompt: TypeAlias = str | Sequence[int]
 """Text, or token ids: a list or tuple of ints, or a one-dimensional integer array."""
@@ -72,10 +73,11 @@ def check_flag(name: str, value: Any) -> None:
 
 
 def check_count(name: str, value: Any, least: int) -> int:
-    """UsageError: not an int of at least this."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    """UsageError: not an int (of any type, NumPy's too) of at least this."""
+    count = as_int(value)
+    if count is None or count < least:
         raise UsageError(f"{name}: expected an int of at least {least}, got {value!r:.40}")
-    return value
+    return count
 
 
 def check_salt(salt: Any) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pellucid.errors import UsageError
 from pellucid.front.looking import Looking, looking_of
+from pellucid.front.views import hold
 from pellucid.sampling.distribution import Distribution
 
 if TYPE_CHECKING:
@@ -99,9 +100,7 @@ def compare(
 
 
 def _steps(llm: LLM, ids: list[int], output: list[int], look: Looking, top: int) -> tuple[ComparedStep, ...]:
-    driver = llm._open_driver()
-    watched = look.begin(llm, len(ids), None)
-    held = driver.hold(ids), driver.hold(ids, salt=watched.salt(None), watch=watched.watch)
+    driver, held = llm._open_driver(), (hold(llm, ids, None)[0], hold(llm, ids, look)[0])
     steps: list[ComparedStep] = []
     try:
         done = 0

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pellucid.errors import UsageError
 from pellucid.paths import as_path, check_replaceable
-from pellucid.prompts import check_flag
-from pellucid.sampling.values import as_int
+from pellucid.prompts import check_count, check_flag
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
@@ -50,7 +49,7 @@ class Reporting:
         from pellucid.report.page import render
 
         check_flag("lens", lens)
-        wanted = Wanted(_count("top", top, 1), lens, _count("prompt_tokens", prompt_tokens, 0))
+        wanted = Wanted(check_count("top", top, 1), lens, check_count("prompt_tokens", prompt_tokens, 0))
         target = None if path is None else as_path("report", path)
         if target is not None:
             check_target(target)
@@ -103,10 +102,3 @@ def check_target(path: Path) -> None:
     check_replaceable(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "its folder is not there", str(path))
-
-
-def _count(name: str, value: Any, least: int) -> int:
-    count = as_int(value)
-    if count is None or count < least:
-        raise UsageError(f"{name}: expected an int of at least {least}, got {value!r:.40}")
-    return count

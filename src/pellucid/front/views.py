@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from pellucid.errors import UsageError
-from pellucid.front.looking import Looking, looking_of
-from pellucid.prompts import check_salt, split_prompts
+from pellucid.front.looking import Looking, Watched, looking_of
+from pellucid.prompts import check_count, check_salt, split_prompts
 from pellucid.sampling.values import as_int
-from pellucid.text.continuation import encode_continuation
+from pellucid.text.continuation import one_token
 
 if TYPE_CHECKING:
-    from pellucid.engine.held import Rows
+    from pellucid.engine.held import Held, Rows
     from pellucid.front.comparing import Comparison
     from pellucid.glass.attribution import Attribution
     from pellucid.glass.captured import Captured
@@ -87,7 +87,7 @@ class Views:
         at = np.array(wanted, np.int32)
         threads = int(llm.settings["num_threads"].value)
         stream = stream_of(captured)[rows]
-        return make_lens(llm.model, stream, at, looked_for, check_count(k, "k"), guard, threads)
+        return make_lens(llm.model, stream, at, looked_for, check_count("k", k, 1), guard, threads)
 
     def attribution(
         self,
@@ -110,6 +110,9 @@ class Views:
         llm = cast("LLM", self)
         ids = self._given_ids(prompt)
         (at,) = _positions([position], len(ids), list(range(len(ids))))
+        chosen, other = (
+            None if each is None else one_token(llm.tokenizer, each) for each in (token, against)
+        )
         row: list[Float32] = []
 
         def keep(_: Any, __: int, logits: Float32) -> None:
@@ -117,10 +120,9 @@ class Views:
 
         look = _look(ids, attribution_capture(len(llm.model.layers), at, heads), interventions)
         captured = cast("Captured", self._run(ids[: at + 1], look, None, keep, num_prompt=len(ids)))
-        chosen = int(row[-1].argmax()) if token is None else self._one_id(token)
-        other = None if against is None else self._one_id(against)
         with llm._open_driver().exclusive():
-            return attribute(llm.model, captured, chosen, other, row[-1], heads)
+            wanted = int(row[-1].argmax()) if chosen is None else chosen
+            return attribute(llm.model, captured, wanted, other, row[-1], heads)
 
     def attention(
         self,
@@ -171,7 +173,8 @@ class Views:
         ids = self._given_ids(prompt)
         if method not in ("leave_one_out", "attention"):
             raise UsageError(f'method: expected "leave_one_out" or "attention", got {method!r:.40}')
-        chosen = None if token is None else self._one_id(token)
+        tokenizer = cast("LLM", self).tokenizer
+        chosen = None if token is None else one_token(tokenizer, token)
         if method == "attention":
             values = self.rollout(ids, interventions=interventions)[-1].astype(np.float64)
             return Dependence(np.array(ids, np.int32), chosen, None, method, values)
@@ -198,7 +201,7 @@ class Views:
         `generate` (one sample)."""
         from pellucid.front.comparing import compare
 
-        count = check_count(top, "top")
+        count = check_count("top", top, 1)
         return compare(
             cast("LLM", self),
             prompt,
@@ -242,31 +245,15 @@ class Views:
 
     def _last_rows(self, several: list[list[int]], interventions: Sequence[Intervention]) -> list[Float32]:
         """The logits after the last token of each, computed in shared passes."""
-        llm = cast("LLM", self)
-        driver = llm._open_driver()
-        held = []
+        held: list[Held] = []
         try:
             for ids in several:
                 (look,) = looking_of(None, interventions, 1)
-                watched = None if look is None else look.begin(llm, len(ids), None)
-                if watched is None:
-                    held.append(driver.hold(ids))
-                else:
-                    held.append(driver.hold(ids, salt=watched.salt(None), watch=watched.watch))
-            return [rows[-1] for rows in driver.evaluate(held)]
+                held.append(hold(cast("LLM", self), ids, look)[0])
+            return [rows[-1] for rows in cast("LLM", self)._open_driver().evaluate(held)]
         finally:
             for each in held:
                 each.close()
-
-    def _one_id(self, token: int | str) -> int:
-        """The id of a token that is given as id or as its text. UsageError."""
-        tokenizer = cast("LLM", self).tokenizer
-        if not isinstance(token, str):
-            return tokenizer.check_id(check_count(token, "token", least=0))
-        ids = encode_continuation(tokenizer, token)
-        if len(ids) != 1:
-            raise UsageError(f"{token!r:.40} is {len(ids)} tokens here; give one, or an id")
-        return ids[0]
 
     def _given_ids(self, prompt: str | Sequence[int], parse_special: bool = False) -> list[int]:
         """The ids of one prompt, checked. UsageError, ContextOverflowError."""
@@ -290,24 +277,27 @@ class Views:
     ) -> Captured | None:
         """Computes these tokens under what looks at them, and gives what it has kept. on_rows: takes the logits of the
         positions from `first` on (None: of the last). num_prompt: from the end of which steps count; None: of all."""
-        llm = cast("LLM", self)
-        watched = None if look is None else look.begin(llm, num_prompt or len(ids), None)
-        driver = llm._open_driver()
-        held = driver.hold(
-            ids,
-            salt=salt if watched is None else watched.salt(salt),
-            watch=None if watched is None else watched.watch,
-        )
+        held, watched = hold(cast("LLM", self), ids, look, salt, num_prompt)
         try:
             held.first_logit = first
 
             def ignore(*_: Any) -> None:
                 pass
 
-            driver.evaluate([held], ignore if on_rows is None else on_rows)
+            cast("LLM", self)._open_driver().evaluate([held], ignore if on_rows is None else on_rows)
         finally:
             held.close()
         return None if watched is None or watched.store is None else watched.store.captured(ids)
+
+
+def hold(
+    llm: LLM, ids: Sequence[int], look: Looking | None, salt: str | None = None, num_prompt: int | None = None
+) -> tuple[Held, Watched | None]:
+    """A sequence of these tokens under what looks at it. num_prompt: from whose end steps count; None: all of them."""
+    watched = None if look is None else look.begin(llm, num_prompt or len(ids), None)
+    if watched is None:
+        return llm._open_driver().hold(ids, salt=salt), None
+    return llm._open_driver().hold(ids, salt=watched.salt(salt), watch=watched.watch), watched
 
 
 def _look(
@@ -324,14 +314,6 @@ def _check_alone(interventions: Sequence[Intervention]) -> None:
     """UsageError: there are some, and what they would change is captured already."""
     if interventions:
         raise UsageError("interventions: what was captured stands; give them to the trace that captures it")
-
-
-def check_count(value: Any, what: str, least: int = 1) -> int:
-    """UsageError: no integer from `least` on."""
-    number = as_int(value)
-    if number is None or number < least:
-        raise UsageError(f"{what}: expected an integer from {least} on, got {value!r:.40}")
-    return number
 
 
 def _positions(given: Sequence[int] | None, length: int, there: list[int]) -> list[int]:

@@ -66,7 +66,9 @@ def one_token(tokenizer: Tokenizer, token: int | str) -> int:
         ids = encode_continuation(tokenizer, token)
         if len(ids) != 1:
             pieces = [tokenizer.token_text(each) for each in ids]
-            raise UsageError(f"{token!r:.40} is {len(ids)} tokens here: {pieces}; give one, or use append")
+            raise UsageError(
+                f"{token!r:.40} is {len(ids)} tokens here: {pieces}; give one (append takes several)"
+            )
         return ids[0]
     if isinstance(token, bool) or not hasattr(token, "__index__"):
         raise UsageError(f"expected a token id or its text, got {type(token).__name__}")

@@ -288,3 +288,15 @@ def test_digests_norms_and_cosines(whole):
     ]
     assert np.allclose(whole.cosines(), by_hand, atol=1e-5)
     assert np.allclose(whole.mean(), values.mean(0), atol=1e-5)
+
+
+def test_arrays_of_a_slab_share_no_byte():
+    from pellucid.glass.slabs import SLAB_BYTES, Slab
+
+    slab = Slab()
+    shapes = [(3,), (5, 7), (1,), (SLAB_BYTES // 4 - 100,), (64,), (2, 2)]
+    arrays = [slab.array(shape, np.float32) for shape in shapes]
+    for number, array in enumerate(arrays):
+        array[...] = number
+    assert all((array == number).all() for number, array in enumerate(arrays))
+    assert [array.shape for array in arrays] == shapes
