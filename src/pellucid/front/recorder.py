@@ -16,6 +16,7 @@ from pellucid.errors import UsageError
 from pellucid.fingerprint import fingerprint
 from pellucid.glass.apply import Together
 from pellucid.glass.digests import DigestWatch, Taken, rows_of
+from pellucid.glass.intervention_file import interventions_to_data
 from pellucid.glass.run import Plan, RunDrop
 from pellucid.glass.run_writer import FROM_DRAFT, HAS_DIGEST, RunWriter, pack_step, plan_data
 from pellucid.paths import as_path
@@ -23,12 +24,11 @@ from pellucid.settings import Settings
 
 if TYPE_CHECKING:
     from pellucid.engine.request import Request, TokenEvent
-    from pellucid.front.looking import Looking
     from pellucid.llm import LLM
     from pellucid.outputs import Drop
     from pellucid.sampling.params import SamplingParams
     from pellucid.serving.running import RunningRequest
-    from pellucid.types import Float32, Watch
+    from pellucid.types import Watch
 
 
 MOST_WAITING = 64  # steps
@@ -101,15 +101,6 @@ class Recorder:
             len(llm._need().model.layers), layers=self.layers, family=family, logit_rows_only=not self.layers
         )
         return own if other is None else Together(other, own)
-
-    @staticmethod
-    def interventions_of(looking: Looking | None) -> tuple[list[dict[str, Any]], dict[str, Float32]]:
-        """In plain types, and their arrays by name."""
-        if looking is None or not looking.interventions:
-            return [], {}
-        from pellucid.glass.intervention_file import interventions_to_data
-
-        return interventions_to_data(looking.interventions)
 
     def new_request(self) -> int:
         with self.lock:
@@ -248,7 +239,7 @@ class StepBuffer:
 class RequestRecord:
     """What becomes of one request. Called by the driver and by `RunningRequest`, under the driver's lock."""
 
-    def __init__(self, recorder: Recorder, llm: LLM, interventions: Any = ()) -> None:
+    def __init__(self, recorder: Recorder, llm: LLM) -> None:
         self._recorder, self._steps, self._lock = recorder, recorder.steps, recorder.lock
         self._load = llm.settings
         self._context = llm.context_length
@@ -267,7 +258,9 @@ class RequestRecord:
         plan = plan_of(params, request.seed, ending.stop_ids, running.settings, self._load)
         self._common = {"request": self._recorder.new_request(), "strategy": request.strategy}
         self._num_prompt = len(running.run_ids)
-        interventions, arrays = self._recorder.interventions_of(running.looking)
+        interventions, arrays = interventions_to_data(
+            () if running.looking is None else running.looking.interventions
+        )
         with self._recorder.lock:
             self._branches[0] = self._recorder.writer.begin(
                 {
@@ -281,9 +274,8 @@ class RequestRecord:
                     "companion_ids": None if running.companion_ids is None else list(running.companion_ids),
                 },
                 running.run_ids,
+                arrays,
             )
-            for name, values in arrays.items():
-                self._recorder.writer.array(self._branches[0], name, values)
 
     def token(self, event: TokenEvent, seconds: float, drop: Drop | None, now: float) -> None:
         """One token of a sample, and what a full context has lost by it; now: by `perf_counter`. Every line here

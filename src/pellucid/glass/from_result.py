@@ -51,9 +51,7 @@ def branch_of_result(result: GenerationResult, sample: int = 0) -> RunBranch:
         ended=output.finish_reason is not None,
         timings={"tokenize": result.timings.tokenize, "total": result.timings.total},
     )
-    if result.interventions:
-        branch.interventions, arrays = interventions_to_data(result.interventions)
-        branch.arrays = dict(arrays)
+    branch.interventions, branch.arrays = interventions_to_data(result.interventions)
     branch.drops = [RunDrop(drop.after, drop.start, drop.count) for drop in output.drops if drop.after]
     dropped = {drop.after: drop.count for drop in branch.drops}
     position = len(prompt_ids)

@@ -44,13 +44,20 @@ class RunWriter:
     def num_bytes(self) -> int:
         return self._frames.num_bytes
 
-    def begin(self, branch: Mapping[str, Any], prompt_ids: Iterable[int] = ()) -> int:
-        """A new branch; its index. prompt_ids: without a parent."""
+    def begin(
+        self,
+        branch: Mapping[str, Any],
+        prompt_ids: Iterable[int] = (),
+        arrays: Mapping[str, Float32] | None = None,
+    ) -> int:
+        """A new branch; its index. prompt_ids, and the arrays that its interventions name: without a parent."""
         ids = np.fromiter(prompt_ids, "<i4").tobytes()
         packed = _pack(branch)
         self._frames.write(BRANCH, struct.pack("<I", len(packed)) + packed + ids)
-        self._num_branches += 1
-        return self._num_branches - 1
+        index, self._num_branches = self._num_branches, self._num_branches + 1
+        for name, values in (arrays or {}).items():
+            self.array(index, name, values)
+        return index
 
     def steps(self, tokens: Iterable[tuple[int, RunToken]]) -> None:
         """(branch, its next token), in order."""

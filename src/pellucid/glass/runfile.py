@@ -143,24 +143,7 @@ class _Reader:
         run.branches.append(branch)
 
     def _step(self, payload: bytes) -> None:
-        (
-            index,
-            token,
-            kind,
-            flags,
-            plan,
-            count,
-            number,
-            rows,
-            computed,
-            reused,
-            schedule,
-            forward,
-            choose,
-            text,
-            digest,
-            sketch,
-        ) = form.STEP_HEAD.unpack_from(payload)
+        index, token, kind, flags, plan, count, *told, digest, sketch = form.STEP_HEAD.unpack_from(payload)
         layers = struct.unpack_from(f"<{count}Q", payload, form.STEP_HEAD.size)
         if len(payload) != form.STEP_HEAD.size + 8 * count:
             self._fail("a step of another size than it says")
@@ -182,15 +165,7 @@ class _Reader:
                 digest if has_digest else None,
                 sketch if has_digest else None,
                 layers if count else None,
-                number,
-                rows,
-                computed,
-                reused,
-                schedule,
-                forward,
-                choose,
-                text,
-                altered,
+                *[*told, altered],  # pass_number to text, in the same order
             ),
         )
 

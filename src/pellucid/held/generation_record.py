@@ -55,9 +55,8 @@ class GenerationRecord:
                     "companion_ids": None,
                 },
                 generation.token_array.tolist(),
+                arrays,
             )
-            for name, values in arrays.items():
-                recorder.writer.array(branch, name, values)
         return cls(recorder, generation, branch, request, 1)
 
     def fork(self, generation: Generation) -> GenerationRecord:

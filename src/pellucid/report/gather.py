@@ -170,7 +170,7 @@ class Gatherer:
                 tokens=tokens,
                 drops=[],
                 interventions=data,
-                arrays=dict(arrays),
+                arrays=arrays,
                 companion_ids=None,
             ),
             take,

@@ -54,9 +54,7 @@ def _branch(generation: Generation, index: int) -> RunBranch:
         finish_reason=generation.finish_reason,
         stop_match=generation.stop_match,
     )
-    interventions = interventions_of(generation._held.sequence.watch)
-    if interventions:
-        branch.interventions, arrays = interventions_to_data(interventions)
-        branch.arrays = dict(arrays)
+    changes = interventions_of(generation._held.sequence.watch)
+    branch.interventions, branch.arrays = interventions_to_data(changes)
     branch._params = [generation.params]  # as they are: they may hold functions
     return branch
