@@ -104,12 +104,12 @@ def test_every_instruction_set_has_the_same_bounds(isa: str) -> None:
 
 
 def test_a_likely_choice_computes_little() -> None:
-    """One row that stands out: nothing else is in question."""
+    """One row that stands out: nothing else is in question. One thread: each begins with a likely panel of its own."""
     rng = np.random.default_rng(4)
     x = rng.normal(size=(1, 640)).astype(np.float32)
     values = np.clip(np.round(rng.normal(0, 40, (4096, 640))), -127, 127).astype(np.int8)
     values[1234] = np.clip(np.round(x[0] * 50), -127, 127)
-    ops = CpuOps(2)
+    ops = CpuOps(1)
     bounds = ops.logits(x, ops.head(head_of(values, np.full((4096, 20), 0.01))), CHOICE)
     assert bounds.choose(0.0, 0.0, 0, 0, 0, 0) == 1234  # type: ignore[union-attr]
     assert bounds.screen.num_rescored <= 2  # type: ignore[union-attr]
