@@ -24,6 +24,11 @@ PARAMETERS = [
     {"temperature": 0.7, "seed": 2},
     {"temperature": 1.3, "min_p": 0.05, "seed": 3},
 ]
+ALL_LOGITS = {
+    "temperature": 1.0,
+    "top_p": 0.9,
+    "seed": 4,
+}  # bounds are not enough; its passes have the same shapes
 
 
 class Whole:
@@ -75,7 +80,7 @@ def check(path, prompts, num_new, max_sequences=1):
         requests = [
             Request((i, j), ids, SamplingParams(max_tokens=num_new, ignore_eos=True, **values))
             for i, ids in enumerate(prompts)
-            for j, values in enumerate(PARAMETERS)
+            for j, values in enumerate([*PARAMETERS, ALL_LOGITS])
         ]
         results.append(tokens(model, ops, requests, max_sequences))
         counted.append(getattr(model, "num_bounds", None))
@@ -94,6 +99,8 @@ def test_tiny_models(tmp_path, name, monkeypatch):
         num_bounds > len(prompts) * len(PARAMETERS) * 6
     )  # shapes that come for the first time have their logits
     assert check(path, prompts, 12, max_sequences=4) < num_bounds  # several in one pass have their logits
+    monkeypatch.setattr(Screening, "pays", lambda self: False)
+    assert check(path, prompts, 12) == 0
 
 
 @pytest.mark.slow
