@@ -44,9 +44,8 @@ class Model(Protocol):
     ops: Ops
     blocks: Any  # by layer; `output` is the attention's output projection, `attention_post_norm` is there where one is
     attention_scales: list[float]  # by layer, of query times key
-    head: Any  # the output projection, for `ops.linear`
+    head: Any  # the output projection, for `ops.logits` and `ops.linear`
     unembedding: Any  # its rows [vocabulary, width] as a table, for `ops.embed`
-
     norm: Any  # of final_norm: the factors [width], or for a layer norm `weight` and `bias`
 
     def final_norm(self, x: Float32) -> Float32:

@@ -92,8 +92,8 @@ class GPT2:
         self.positions = ops.embedding(weights.tensor("position", self.context_length, width))
         self.blocks = [_layer(weights, ops, width, mlp_width, index) for index in range(num_layers)]
         self.norm = _norm(weights, "norm", width)
-        self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=True))
-        self.unembedding = weights.unembedding
+        tied = settings.flag(None, "tie_word_embeddings", default=True)
+        self.head, self.unembedding = weights.head(embedding, tied)
         weights.finish()
 
     def __call__(self, batch: Batch, cache: Any) -> Logits:

@@ -94,8 +94,8 @@ class Llama:
         biases = _biases(settings)
         self.blocks = [_layer(weights, shape, index, *biases) for index in range(shape.num_layers)]
         self.norm = weights.vector("norm", shape.width)
-        self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=False))
-        self.unembedding = weights.unembedding
+        tied = settings.flag(None, "tie_word_embeddings", default=False)
+        self.head, self.unembedding = weights.head(embedding, tied)
         weights.finish()
 
     def __call__(self, batch: Batch, cache: Any) -> Logits:

@@ -88,8 +88,8 @@ class Qwen3:
         self.embedding = ops.embedding(embedding)
         self.blocks = [_layer(weights, shape, index, bias) for index in range(shape.num_layers)]
         self.norm = weights.vector("norm", shape.width)
-        self.head = weights.head(embedding, settings.flag(None, "tie_word_embeddings", default=False))
-        self.unembedding = weights.unembedding
+        tied = settings.flag(None, "tie_word_embeddings", default=False)
+        self.head, self.unembedding = weights.head(embedding, tied)
         weights.finish()
 
     def __call__(self, batch: Batch, cache: Any) -> Logits:

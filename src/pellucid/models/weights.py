@@ -61,7 +61,6 @@ class Weights:
         self.is_gguf = checkpoint.container == "gguf"
         self._names = names
         self._taken: set[str] = set()
-        self.unembedding: Any = None
         self._prefix = "" if self.is_gguf else self._find_prefix(tuple(prefixes))
 
     # --- what a model asks for ------------------------------------------------------------------------
@@ -117,26 +116,24 @@ class Weights:
         self._taken.add(name)
         return table
 
-    def head(self, embedding: Tensor, tied: bool, name: str = "lm_head.weight") -> Any:
-        """The output projection [vocabulary, width]; `unembedding` is the same as a table of rows. GGUF ties it to
-        the embedding where it has none of its own; elsewhere the settings say."""
+    def head(self, embedding: Tensor, tied: bool, name: str = "lm_head.weight") -> tuple[Any, Any]:
+        """(the output projection [vocabulary, width], the same as a table of rows). GGUF ties it to the embedding
+        where it has none of its own; elsewhere the settings say."""
         name = "output.weight" if self.is_gguf else name
         if self._prefix.endswith("language_model.model."):  # image-and-text checkpoints before transformers 5
             name = f"{self._prefix.removesuffix('model.')}{name}"
         present = name in self.checkpoint
-        if not (present if self.is_gguf else present or not tied):
-            self.unembedding = self.ops.embedding(embedding)
-            return self.ops.head(embedding)
-        own = self._take(name, embedding.shape)
-        if tied and not self.is_gguf and not np.array_equal(own.data, embedding.data):
-            raise ModelFileError(
-                self.checkpoint.path,
-                name,
-                "differs from the embedding, but tie_word_embeddings says that they are one; "
-                "if the model has a head of its own, set tie_word_embeddings to false in config.json",
-            )
-        self.unembedding = self.ops.embedding(own)
-        return self.ops.head(own)
+        weight = embedding
+        if present or not (self.is_gguf or tied):
+            weight = self._take(name, embedding.shape)
+            if tied and not self.is_gguf and not np.array_equal(weight.data, embedding.data):
+                raise ModelFileError(
+                    self.checkpoint.path,
+                    name,
+                    "differs from the embedding, but tie_word_embeddings says that they are one; "
+                    "if the model has a head of its own, set tie_word_embeddings to false in config.json",
+                )
+        return self.ops.head(weight), self.ops.embedding(weight)
 
     def named(self, name: str, *shape: int) -> Tensor | None:
         """A tensor by its very name, or None where the file has none."""
