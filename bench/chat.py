@@ -15,13 +15,12 @@ import os
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from machine import describe, peers_folder
+from llama_server import completion, running
+from machine import describe
 
 WORDS = [
     "the",
@@ -80,27 +79,10 @@ def ours(
 
 
 # --- llama.cpp's server -------------------------------------------------------------------------------------
-def server_binary() -> Path | None:
-    folders = ("llama.cpp-server-build", "llama.cpp-build")
-    found = [peers_folder() / folder / "bin" / "llama-server" for folder in folders]
-    return next((path for path in found if path.is_file()), None)
-
-
 def server(model: Path, args: argparse.Namespace, prompts: list[list[int]]) -> list[dict[str, float]]:
     """The same conversation: each turn's prompt is what was there and as many new tokens."""
-    binary = server_binary()
-    if binary is None:
-        raise FileNotFoundError("llama-server is not built; CMake target llama-server, LLAMA_BUILD_SERVER=ON")
-    port = 18231
-    options = f"-t {args.threads} -tb {args.threads} -c 8192 -np 1 --port {port} --host 127.0.0.1 --no-webui"
-    process = subprocess.Popen(
-        [str(binary), "-m", str(model), *options.split()],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process)
-        rows, history = [], []
+    port, rows, history = 18231, [], []
+    with running(model, port, args.threads, "-c 8192 -np 1"):
         for prompt in prompts:
             # The new tokens of this turn after the server's own answers, so that its cache fits as ours does.
             new = prompt if not history else prompt[-rows[0]["new"] :]
@@ -111,34 +93,7 @@ def server(model: Path, args: argparse.Namespace, prompts: list[list[int]]) -> l
                 answer += event.get("tokens", [])
             rows.append({"first": first, "new": len(new), "prompt": len(whole)})
             history = [*whole, *answer]
-        return rows
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def completion(port: int, prompt: list[int], tokens: int) -> Iterator[dict[str, Any]]:
-    body = {"prompt": prompt, "n_predict": tokens, "cache_prompt": True, "stream": True, "temperature": 0,
-            "ignore_eos": True, "return_tokens": True}  # fmt: skip
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as response:
-        for line in response:
-            if line.startswith(b"data: "):
-                yield json.loads(line[6:])
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        try:
-            urllib.request.urlopen(url)
-            return
-        except OSError:
-            if process.poll() is not None:
-                raise RuntimeError(f"llama-server ended with {process.returncode}") from None
-            time.sleep(0.1)
-    raise RuntimeError("llama-server did not come up")
+    return rows
 
 
 # --- transformers -------------------------------------------------------------------------------------------

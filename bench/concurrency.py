@@ -15,14 +15,13 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from chat import completion, server_binary, wait_for
+from llama_server import completion, running
 
 NUM_OWN = 8
 PORT = 18237
@@ -71,21 +70,7 @@ def ours(args: argparse.Namespace, callers: int) -> list[tuple[float, float]]:
 
 def theirs(args: argparse.Namespace, callers: int) -> list[tuple[float, float]]:
     """llama-server: a slot for each caller, its context split among them, one thread of ours for each."""
-    binary = server_binary()
-    if binary is None:
-        raise FileNotFoundError("llama-server is not built; CMake target llama-server, LLAMA_BUILD_SERVER=ON")
     context = callers * (args.prefix + NUM_OWN + args.new + 8)
-    options = f"-t {args.threads} -tb {args.threads} -c {context} -np {callers} --port {PORT} --no-webui"
-    command = [
-        str(binary),
-        "-m",
-        str(args.model),
-        "--host",
-        "127.0.0.1",
-        *options.split(),
-        *args.server.split(),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def one(prompt: list[int], firsts: list[float]) -> None:
         start, first, count = time.perf_counter(), 0.0, 0
@@ -96,8 +81,7 @@ def theirs(args: argparse.Namespace, callers: int) -> list[tuple[float, float]]:
             raise RuntimeError(f"{count} tokens instead of {args.new}")
         firsts.append(first)
 
-    try:
-        wait_for(f"http://127.0.0.1:{PORT}/health", process)
+    with running(args.model, PORT, args.threads, f"-c {context} -np {callers} {args.server}"):
         one(prompts(1, args.prefix, 9)[0], [])
         found = []
         for number in (1, 2):
@@ -115,9 +99,6 @@ def theirs(args: argparse.Namespace, callers: int) -> list[tuple[float, float]]:
                 raise RuntimeError(f"{callers - len(firsts)} callers got no answer")
             found.append((time.perf_counter() - start, statistics.median(firsts)))
         return found
-    finally:
-        process.terminate()
-        process.wait()
 
 
 ENGINES: dict[str, Callable[[argparse.Namespace, int], list[tuple[float, float]]]] = {

@@ -122,9 +122,7 @@ def inside(path: str) -> None:
                     llm.generate(PROMPT, max_tokens=400, ignore_eos=True, record=recorder)
                 setattr(owner, name, kept)
                 found = times[name]
-                pieces[name] = (
-                    sum(found) / 400 if name == "flushed" else statistics.median(found) * len(found) / 400
-                )
+                pieces[name] = statistics.median(found) * len(found) / 400
             # The writing of steps that waited falls on few calls of `token`, which its median leaves out.
             pieces["written"] = pieces.pop("packed_steps") + pieces.pop("packed")
             total = sum(pieces.values())

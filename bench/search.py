@@ -14,7 +14,9 @@ import json
 import time
 from pathlib import Path
 
-DATA = Path(__file__).parents[1] / "../shared/data/eval/arc_easy_300.jsonl"
+from machine import ROOT
+
+DATA = ROOT / "../shared/data/eval/arc_easy_300.jsonl"
 
 
 def prompts(count: int, path: Path) -> list[str]:

@@ -8,7 +8,7 @@ Times are those after the first token, the prompt being in the prefix cache; the
 counts by its quickest run. A speed-up is the time of all prompts of a category without, by the time with. Where
 passes cost time, `--costs` prints what the engine has measured, by rows.
 
---llamacpp none,ngram-simple,ngram-cache: the same prompts through llama.cpp's server (built as bench/chat.py says), one
+--llamacpp none,ngram-simple,ngram-cache: the same prompts through llama.cpp's server (bench/llama_server.py), one
 process for each of its --spec-type; its own `predicted_ms` count.
 """
 
@@ -18,11 +18,9 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import urllib.request
 from collections import defaultdict
 
-from chat import server_binary, wait_for
+from llama_server import running, timings
 
 # Spec-Bench's six tasks; the eight categories of MT-bench are its "multi-turn conversation".
 TASKS = {"translation": "translation", "summarization": "summarisation", "qa": "questions"}
@@ -76,44 +74,19 @@ def peer(options, encoded):
     """Rows of llama.cpp's modes, each beside its own "none"."""
     port, found, without = 18233, {}, options.llamacpp.split(",")[0]
     for mode in options.llamacpp.split(","):
-        command = f"-t {options.threads} -tb {options.threads} -c {options.context} -np 1 --port {port}"
-        process = subprocess.Popen(
-            [
-                str(server_binary()),
-                "-m",
-                options.model,
-                *command.split(),
-                "--no-webui",
-                "--host",
-                "127.0.0.1",
-                "--spec-type",
-                mode,
-            ],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            wait_for(f"http://127.0.0.1:{port}/health", process)
+        with running(options.model, port, options.threads, f"-c {options.context} -np 1 --spec-type {mode}"):
             for task, prompts in encoded.items():
                 for number, ids in enumerate(prompts):
                     runs = [ask(port, ids, options.tokens) for _ in range(options.runs + 1)][1:]
                     found.setdefault((task, number), {})[mode] = min(runs)
-        finally:
-            process.terminate()
-            process.wait()
         for task, prompts in encoded.items() if mode != without else ():
             yield summary(task, mode, without, [found[task, number] for number in range(len(prompts))])
 
 
 def ask(port, ids, tokens):
     """(seconds after the first token, tokens, None: nothing of guesses)."""
-    body = {"prompt": ids, "n_predict": tokens, "cache_prompt": True, "temperature": 0}
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request) as response:
-        timings = json.loads(response.read())["timings"]
-    return timings["predicted_ms"] / 1e3, timings["predicted_n"], None
+    told = timings(port, ids, tokens)
+    return told["predicted_ms"] / 1e3, told["predicted_n"], None
 
 
 def main() -> None:
