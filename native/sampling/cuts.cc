@@ -96,16 +96,8 @@ Entropy entropy(const float* x, int64_t n) {
   const double top = r.all.value;
   double sums[8] = {}, moments[8] = {};
   float padded[kRun];
-  for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
-    if (r.maxima[i] - top <= kNegligible) continue;
-    const int64_t start = i * kRun;
-    const float* run = x + start;
-    if (start + kRun > n) {
-      std::fill(std::copy(run, x + n, padded), padded + kRun, -kInfinity);
-      run = padded;
-    }
-    add_entropies(run, top, sums, moments);
-  }
+  for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i)
+    if (r.maxima[i] - top > kNegligible) add_entropies(whole_run(x, n, i, padded), top, sums, moments);
   const double sum = sum_of(sums), log_sum = log_positive(sum);
   return {top + log_sum, log_sum - sum_of(moments) / sum, sum};
 }

@@ -8,8 +8,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <limits>
 
+#include "sampling/buckets.h"
 #include "wide.h"
 
 namespace pellucid::sampling {
@@ -18,14 +18,14 @@ namespace {
 constexpr double kRelative = 2e-5;     // of float32 exponentials, three times as much as was derived above
 constexpr double kRelativeSum = 1e-9;  // of a float64 sum of 2^19 terms, generously
 constexpr double kUnits = 0x1p44;
-constexpr double kLeastWeight = -31.2;  // as in select.cc
 
 PELLUCID_WIDE float approximate(const float* run, float top) {
   constexpr float magic = 0x1.8p23f;  // adding it rounds to an integer, which stands in the low bits
+  constexpr auto least = static_cast<float>(kLeastWeight);
   float e[kRun];
   for (int i = 0; i < kRun; ++i) {
     const float d = run[i] - top;
-    const float bounded = d > -31.2f ? d : -31.2f;
+    const float bounded = d > least ? d : least;
     const float shifted = bounded * 1.44269504f + magic;
     const float k = shifted - magic;
     const float r = bounded - k * 0.693147181f;
@@ -43,6 +43,13 @@ PELLUCID_WIDE float approximate(const float* run, float top) {
   return e[0];
 }
 
+// The sum of one run's weights.
+PELLUCID_WIDE uint64_t weight_of_run(const float* run, double top) {
+  uint64_t sum = 0;
+  for (int i = 0; i < kRun; ++i) sum += weight_of(static_cast<double>(run[i]) - top);
+  return sum;
+}
+
 Mass around(double sum, double relative, int64_t n) {
   const double units = sum * kUnits, width = units * relative + static_cast<double>(n) + 1.0;
   return {static_cast<uint64_t>(std::max(0.0, units - width)), static_cast<uint64_t>(units + width) + 1};
@@ -55,12 +62,7 @@ std::vector<float> run_masses(const float* x, int64_t n, const Runs& r) {
   float padded[kRun];
   for (int64_t i = 0; i < static_cast<int64_t>(masses.size()); ++i) {
     if (static_cast<double>(r.all.value) - r.maxima[i] > -kLeastWeight) continue;
-    const float* run = x + i * kRun;
-    if ((i + 1) * kRun > n) {
-      std::fill(std::copy(run, x + n, padded), padded + kRun, -std::numeric_limits<float>::infinity());
-      run = padded;
-    }
-    masses[i] = approximate(run, r.all.value);
+    masses[i] = approximate(whole_run(x, n, i, padded), r.all.value);
   }
   return masses;
 }
@@ -77,5 +79,16 @@ Mass mass_beyond(const std::vector<float>& masses, const Runs& r, double distanc
 }
 
 Mass mass_of(double sum, int64_t n) { return around(sum, kRelativeSum, n); }
+
+uint64_t weight_beyond(const float* x, int64_t n, const Runs& r, double distance) {
+  uint64_t sum = 0;
+  float padded[kRun];
+  for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
+    const double run_distance = static_cast<double>(r.all.value) - r.maxima[i];
+    if (run_distance > distance && !(run_distance > -kLeastWeight))
+      sum += weight_of_run(whole_run(x, n, i, padded), r.all.value);
+  }
+  return sum;
+}
 
 }  // namespace pellucid::sampling

@@ -4,7 +4,9 @@
 // Order everywhere: logit descending, then id ascending. Compiled without contraction; every function has a
 // NumPy twin (src/pellucid/sampling/random.py and tests/unit/sampling) that is held equal bit for bit.
 #pragma once
+#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 namespace pellucid::sampling {
@@ -22,10 +24,15 @@ struct Runs {
 };
 Runs runs(const float* x, int64_t n);
 
-Maximum maximum(const float* x, int64_t n);
+// Run number `run`: where it lies, or, if x ends in the midst of it, in `padded` [kRun], filled up with -inf.
+inline const float* whole_run(const float* x, int64_t n, int64_t run, float* padded) {
+  const float* start = x + run * kRun;
+  if ((run + 1) * kRun <= n) return start;
+  std::fill(std::copy(start, x + n, padded), padded + kRun, -std::numeric_limits<float>::infinity());
+  return padded;
+}
 
-// The sum of exp(x - max) in whole units of 2^-44, over the runs whose largest is further than `distance` below max.
-uint64_t weight_beyond(const float* x, int64_t n, const Runs& r, double distance);
+Maximum maximum(const float* x, int64_t n);
 
 // log(sum(exp(x))) in float64: 8 lanes, ascending, one fixed tree. Terms below exp(max - 50) count as zero: all of
 // 2^18 of them together are under half an ulp of the sum. -inf if every logit is -inf.

@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "sampling/arithmetic.h"
+#include "sampling/buckets.h"
 #include "sampling/mass.h"
 #include "sampling/sampling.h"
 
@@ -13,9 +14,6 @@ namespace pellucid::sampling {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr double kLeastWeight = -31.2;  // exp of anything lower is under half of 2^-44: weight 0
-constexpr int kBucketsPerUnit = 128;
-constexpr int kBuckets = 32 * kBucketsPerUnit;
 constexpr double kNear[] = {4.5, 10.0};  // what is looked at first: so far below the top
 
 // A key whose ascending order is (logit descending, id ascending). Both zeros are one value.
@@ -48,46 +46,46 @@ std::vector<uint64_t> top_keys(const float* x, int64_t n, int64_t k) {
   return keys;
 }
 
-// One run's weights: exp(x - top) in whole units of 2^-44, to nearest; and buckets: the distance to the top in steps
-// of 1/128, so that a lower logit is never in an earlier bucket.
+// Weights, and the buckets by distance to the top, so that a lower logit is never in an earlier bucket.
 PELLUCID_WIDE void weigh(const float* run, double top, uint64_t* weights, int32_t* buckets) {
   for (int i = 0; i < kRun; ++i) {
     const double d = static_cast<double>(run[i]) - top;
-    const double bounded = d > kLeastWeight ? d : kLeastWeight;  // there the weight is 0
-    const double rounded = exp_negative(bounded) * 0x1p44 + 0x1p52;
-    weights[i] = std::bit_cast<uint64_t>(rounded) & 0xfffffffffffffull;
-    buckets[i] = static_cast<int32_t>(-bounded * kBucketsPerUnit);
+    weights[i] = weight_of(d);
+    buckets[i] = static_cast<int32_t>(-(d > kLeastWeight ? d : kLeastWeight) * kBucketsPerUnit);
   }
 }
 
-// Calls use(first id, count, weights, buckets) for each run whose largest logit is no further than `distance` below
-// the top, in order.
-void for_each_run(const float* x, int64_t n, const Runs& r, double distance, auto use) {
-  uint64_t weights[kRun];
-  int32_t buckets[kRun];
-  float padded[kRun];
-  for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
-    if (static_cast<double>(r.all.value) - r.maxima[i] > distance) continue;
-    const int64_t start = i * kRun, count = std::min(n - start, kRun);
-    const float* run = x + start;
-    if (count < kRun) {
-      std::fill(std::copy(run, run + count, padded), padded + kRun, -kInfinity);
-      run = padded;
-    }
-    weigh(run, r.all.value, weights, buckets);
-    use(start, count, weights, buckets);
-  }
-}
+struct Place {
+  uint64_t key, weight;
+  bool operator<(const Place& other) const { return key < other.key; }
+};
 
-// The sum of one run's weights.
-PELLUCID_WIDE uint64_t weight_of(const float* run, double top) {
-  uint64_t sum = 0;
-  for (int i = 0; i < kRun; ++i) {
-    const double d = static_cast<double>(run[i]) - top;
-    const double rounded = exp_negative(d > kLeastWeight ? d : kLeastWeight) * 0x1p44 + 0x1p52;
-    sum += std::bit_cast<uint64_t>(rounded) & 0xfffffffffffffull;
+// The key of the last token whose weight is needed for p of all.
+uint64_t top_p_edge(const float* x, int64_t n, const Runs& r, double p) {
+  Buckets buckets(x, n, r, weigh);
+  const auto edge_at = [&](double wanted) {
+    return buckets.edge<Place>(
+        wanted, [&](int64_t id, uint64_t weight) { return Place{order_key(x[id], id), weight}; },
+        [](int32_t bucket) { return std::min(-kLeastWeight, (bucket + 1.0) / kBucketsPerUnit); });
+  };
+  // The cut is nearly always near the top. What is further away need not even be added up exactly, unless the cut falls
+  // on another token for its lower bound than for its upper one.
+  const std::vector<float> masses = run_masses(x, n, r);
+  const Mass all = mass_beyond(masses, r, -1.0);
+  const double enough = p * static_cast<double>(all.low);
+  for (const double near : kNear) {
+    const Mass beyond = mass_beyond(masses, r, near);
+    if (static_cast<double>(all.high - beyond.low) < enough) continue;  // it is not that near
+    buckets.fill(near);
+    const double most = p * static_cast<double>(buckets.total() + beyond.high);
+    const auto num_whole = static_cast<int64_t>(near * kBucketsPerUnit);  // buckets all of whose tokens are in the runs above
+    if (static_cast<double>(buckets.of_first(num_whole)) < most) continue;
+    const auto edge = edge_at(most);
+    if (static_cast<double>(edge.before) < p * static_cast<double>(buckets.total() + beyond.low)) return edge.last.key;
+    return edge_at(p * static_cast<double>(buckets.total() + weight_beyond(x, n, r, near))).last.key;
   }
-  return sum;
+  buckets.fill(-kLeastWeight);
+  return edge_at(p * static_cast<double>(buckets.total())).last.key;
 }
 
 // All after (value, id) in the order become -inf.
@@ -97,22 +95,6 @@ PELLUCID_WIDE void cut_after(float* x, int64_t n, float value, int64_t id) {
 }
 
 }  // namespace
-
-uint64_t weight_beyond(const float* x, int64_t n, const Runs& r, double distance) {
-  uint64_t sum = 0;
-  float padded[kRun];
-  for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
-    const double run_distance = static_cast<double>(r.all.value) - r.maxima[i];
-    if (!(run_distance > distance) || run_distance > -kLeastWeight) continue;
-    const float* run = x + i * kRun;
-    if ((i + 1) * kRun > n) {
-      std::fill(std::copy(run, x + n, padded), padded + kRun, -kInfinity);
-      run = padded;
-    }
-    sum += weight_of(run, r.all.value);
-  }
-  return sum;
-}
 
 void top_k(const float* x, int64_t n, int64_t k, int32_t* ids) {
   if (k <= 0) return;
@@ -127,71 +109,6 @@ void keep_top_k(float* x, int64_t n, int64_t k, bool all_ties) {
   const int64_t last = key_id(*std::max_element(keys.begin(), keys.end()));
   cut_after(x, n, x[last], all_ties ? n - 1 : last);
 }
-
-namespace {
-
-struct Edge {
-  uint64_t key;     // of the last token that stays
-  uint64_t before;  // the weight of all that come before it
-};
-
-// Where the weights in order first reach `wanted`. sums: of each bucket, complete up to the one that it falls in. Only
-// that one is put in order.
-Edge edge_at(const float* x, int64_t n, const Runs& r, const std::vector<uint64_t>& sums, double wanted) {
-  int32_t edge_bucket = 0;
-  uint64_t before = 0;
-  while (static_cast<double>(before + sums[edge_bucket]) < wanted) before += sums[edge_bucket++];
-  struct Item {
-    uint64_t key, weight;
-  };
-  std::vector<Item> edge;
-  const double edge_distance = std::min(-kLeastWeight, (edge_bucket + 1.0) / kBucketsPerUnit);
-  const auto collect = [&](int64_t start, int64_t count, const uint64_t* weights, const int32_t* buckets) {
-    for (int64_t j = 0; j < count; ++j)
-      if (buckets[j] == edge_bucket && weights[j] > 0)
-        edge.push_back({order_key(x[start + j], start + j), weights[j]});
-  };
-  for_each_run(x, n, r, edge_distance, collect);
-  const auto by_key = [](const Item& a, const Item& b) { return a.key < b.key; };
-  if (!std::is_sorted(edge.begin(), edge.end(), by_key)) std::sort(edge.begin(), edge.end(), by_key);
-  size_t last = 0;
-  while (static_cast<double>(before + edge[last].weight) < wanted) before += edge[last++].weight;
-  return {edge[last].key, before};
-}
-
-// The last token whose weight is needed for p of all.
-uint64_t top_p_edge(const float* x, int64_t n, const Runs& r, double p) {
-  std::vector<uint64_t> sums(kBuckets);
-  uint64_t nearby = 0;
-  const auto fill = [&](double distance) {
-    std::fill(sums.begin(), sums.end(), 0);
-    nearby = 0;
-    for_each_run(x, n, r, distance, [&](int64_t, int64_t count, const uint64_t* weights, const int32_t* buckets) {
-      for (int64_t j = 0; j < count; ++j) sums[buckets[j]] += weights[j], nearby += weights[j];
-    });
-  };
-  // The cut is nearly always near the top. What is further away need not even be added up exactly, unless the cut falls
-  // on another token for its lower bound than for its upper one.
-  const std::vector<float> masses = run_masses(x, n, r);
-  const Mass all = mass_beyond(masses, r, -1.0);
-  const double enough = p * static_cast<double>(all.low);
-  for (const double near : kNear) {
-    const Mass beyond = mass_beyond(masses, r, near);
-    if (static_cast<double>(all.high - beyond.low) < enough) continue;  // it is not that near
-    fill(near);
-    uint64_t nearer = 0;  // of whole buckets all of whose tokens are in the runs above
-    for (int32_t b = 0; (b + 1.0) / kBucketsPerUnit <= near; ++b) nearer += sums[b];
-    const double most = p * static_cast<double>(nearby + beyond.high);
-    if (static_cast<double>(nearer) < most) continue;
-    const Edge edge = edge_at(x, n, r, sums, most);
-    if (static_cast<double>(edge.before) < p * static_cast<double>(nearby + beyond.low)) return edge.key;
-    return edge_at(x, n, r, sums, p * static_cast<double>(nearby + weight_beyond(x, n, r, near))).key;
-  }
-  fill(-kLeastWeight);
-  return edge_at(x, n, r, sums, p * static_cast<double>(nearby)).key;
-}
-
-}  // namespace
 
 void keep_top_p(float* x, int64_t n, double p, int64_t min_keep) {
   if (n > int64_t{1} << 19) throw std::length_error("keep_top_p: a vocabulary of over 2^19 could overflow its sums");

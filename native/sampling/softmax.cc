@@ -86,17 +86,9 @@ double log_normalizer(const float* x, int64_t n) {
   if (r.all.id < 0) return -std::numeric_limits<double>::infinity();
   const double top = r.all.value;
   double lanes[8] = {};
-  for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i) {
-    if (r.maxima[i] - top <= kNegligible) continue;
-    const int64_t start = i * kRun;
-    if (start + kRun <= n) {
-      add_exponentials(x + start, top, lanes);
-    } else {  // the last run is filled up with zeros' logits
-      float padded[kRun];
-      std::fill(std::copy(x + start, x + n, padded), padded + kRun, -kInfinity);
-      add_exponentials(padded, top, lanes);
-    }
-  }
+  float padded[kRun];
+  for (int64_t i = 0; i < static_cast<int64_t>(r.maxima.size()); ++i)
+    if (r.maxima[i] - top > kNegligible) add_exponentials(whole_run(x, n, i, padded), top, lanes);
   const double sum = ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
   return top + log_positive(sum);
 }
