@@ -10,7 +10,6 @@ import contextlib
 import errno
 import importlib
 import os
-import shutil
 import signal
 import sys
 import warnings
@@ -20,6 +19,7 @@ from typing import Any, NoReturn
 
 import click
 
+from pellucid.cli import _console
 from pellucid.errors import PellucidError
 
 _EPILOG = """\b
@@ -167,7 +167,7 @@ def _broken(stream: Any) -> bool:
 
 def _help_width() -> int:
     """Columns of a help page; click's own choice, but also on terminals of less than 50 columns."""
-    return max(20, min(shutil.get_terminal_size().columns, _MOST_COLUMNS) - 2)
+    return max(20, min(_console.columns(), _MOST_COLUMNS) - 2)
 
 
 def _silence(stream: Any) -> None:

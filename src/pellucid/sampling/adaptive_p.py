@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import Scope, State, Step, parameter, samplers
+from pellucid.sampling.base import Scope, State, Step, parameter, samplers, stage
 from pellucid.types import Float32
 
 
 @samplers.register("adaptive_p")
-@dataclass(frozen=True)
+@stage
 class AdaptiveP:
     """New logits 5 - 10 d^2 / (1 + d), d = |p - aim| / 0.3. The aim is 2 * target minus the moving average of the
     probabilities (before this stage) of the tokens chosen so far, held in 0 to 1."""

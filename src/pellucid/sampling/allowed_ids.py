@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import History, Scope, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers, stage
 from pellucid.types import Float32, Int32
 
 
 @samplers.register("allowed_ids")
-@dataclass(frozen=True)
+@stage
 class AllowedIds:
     order: ClassVar[int] = 200
     keeps_argmax: ClassVar[bool] = False

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.sampling.ngrams import ends_with
 from pellucid.types import Float32
 
 
 @samplers.register("bad_words")
-@dataclass(frozen=True)
+@stage
 class BadWords:
     """As in transformers an end-of-text id alone is no bad word: use min_tokens or ignore_eos for that."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared, stage
 from pellucid.types import Float32, Int32
 
 
 @samplers.register("begin_suppress")
-@dataclass(frozen=True)
+@stage
 class BeginSuppress:
     """Acts on the first token of the output; on the second, where the first is forced (forced_bos_ids)."""
 

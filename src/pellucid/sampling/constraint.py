@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pellucid.arrays import as_flags
 from pellucid.errors import UsageError
-from pellucid.sampling.base import History, Scope, parameter, samplers, shared
+from pellucid.sampling.base import History, Scope, parameter, samplers, shared, stage
 from pellucid.types import Float32, Int32
 
 KINDS = ("json_schema", "regex", "grammar", "choices")
@@ -40,7 +40,7 @@ class Compiled(Protocol):
 
 
 @samplers.register("constraint")
-@dataclass(frozen=True)
+@stage
 class Constraint:
     """What follows the prompt satisfies the constraint when it ends by an end-of-text token, and can still satisfy it
     at every token before. `compiled` comes from the LLM that takes the request (`SamplingParams.bound`); without it

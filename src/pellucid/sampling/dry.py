@@ -3,7 +3,7 @@ oobabooga/text-generation-webui#5677)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import ClassVar
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from pellucid import _native
 from pellucid.errors import UsageError
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.types import Float32, Int32
 
 
 @samplers.register("dry")
-@dataclass(frozen=True)
+@stage
 class Dry:
     """A token that would prolong a repetition of m >= allowed tokens loses multiplier * base^(m - allowed).
 

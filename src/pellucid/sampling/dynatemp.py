@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from pellucid import _native
 from pellucid.errors import UsageError
-from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared, stage
 from pellucid.sampling.temperature import LEAST
 from pellucid.types import Float32
 
 
 @samplers.register("dynatemp")
-@dataclass(frozen=True)
+@stage
 class DynamicTemperature:
     """T = low + (high - low) * (entropy / log(tokens left))^exponent, with low and high the temperature minus (at
     least 0) and plus the range. It takes the place of the fixed temperature. Under 1e-4 only the first token stays.

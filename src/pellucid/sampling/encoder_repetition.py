@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.types import Float32
 
 
 @samplers.register("encoder_repetition")
-@dataclass(frozen=True)
+@stage
 class EncoderRepetition:
     """The inverse of repetition_penalty, over the prompt alone: l * r where l > 0, l / r elsewhere. transformers'
     name: for a model without an encoder its "encoder input" is the prompt."""

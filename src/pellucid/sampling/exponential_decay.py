@@ -3,17 +3,16 @@ length penalty)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.types import Float32
 
 
 @samplers.register("exponential_decay")
-@dataclass(frozen=True)
+@stage
 class ExponentialDecay:
     """From the (start + 1)-th further token on, the logit l of every token that would end the text becomes
     l + |l| (factor^k - 1), k = the tokens of the output beyond start."""

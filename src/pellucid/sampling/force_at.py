@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.types import Float32
 
 
 @samplers.register("force_at")
-@dataclass(frozen=True)
+@stage
 class ForceAt:
     """The last word: whatever the stages before it left, at such a place one token alone can be chosen."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from pellucid.errors import UsageError
-from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared, stage
 from pellucid.types import Float32
 
 
 @samplers.register("forced_tokens")
-@dataclass(frozen=True)
+@stage
 class ForcedTokens:
     """The forced ids get the logit 0 and all others -inf, as in transformers: of several each is as probable."""
 

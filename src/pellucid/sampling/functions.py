@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pellucid.errors import PellucidError
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.sampling.values import name_of
 from pellucid.types import Float32
 
@@ -19,7 +18,7 @@ class LogitsFunctionError(PellucidError):
 
 
 @samplers.register("functions")
-@dataclass(frozen=True)
+@stage
 class Functions:
     """Each is called as fn(token_ids, logits) in turn: token_ids int32 [tokens], prompt and output so far,
     read-only; logits float32 [vocabulary], its own copy. What it returns is used exactly: float32 of the same shape,

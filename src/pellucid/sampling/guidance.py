@@ -5,19 +5,18 @@ Classifier-free guidance for language models: Sanchez et al. 2023, arXiv 2306.17
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from pellucid import _native
 from pellucid.errors import UsageError
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.types import Float32
 
 
 @samplers.register("guidance")
-@dataclass(frozen=True)
+@stage
 class Guidance:
     """u + scale * (c - u), c being the log-probabilities after the prompt and u those after the negative prompt, each
     followed by the output so far. The logits behind u are those of a second sequence (`Step.companion_logits`)."""

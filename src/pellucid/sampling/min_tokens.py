@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import History, Scope, parameter, samplers
+from pellucid.sampling.base import History, Scope, parameter, samplers, stage
 from pellucid.types import Float32
 
 
 @samplers.register("min_tokens")
-@dataclass(frozen=True)
+@stage
 class MinTokens:
     order: ClassVar[int] = 300
     keeps_argmax: ClassVar[bool] = False

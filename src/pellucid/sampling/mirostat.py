@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from pellucid import _native
-from pellucid.sampling.base import Scope, State, Step, parameter, samplers
+from pellucid.sampling.base import Scope, State, Step, parameter, samplers, stage
 from pellucid.sampling.random import log
 from pellucid.types import Float32, Int32
 
@@ -17,7 +16,7 @@ _LOG2 = 0.6931471805599453
 
 
 @samplers.register("mirostat")
-@dataclass(frozen=True)
+@stage
 class Mirostat:
     """Version 2 keeps what surprises by at most mu bits; version 1 the k tokens that, by Zipf's law, have surprise
     mu. mu begins at 2 tau and after each token moves by eta times (tau - its surprise, in bits, after the cut).

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.sampling.ngrams import followers
 from pellucid.types import Float32
 
 
 @samplers.register("no_repeat_ngram")
-@dataclass(frozen=True)
+@stage
 class NoRepeatNgram:
     order: ClassVar[int] = 430
     keeps_argmax: ClassVar[bool] = False

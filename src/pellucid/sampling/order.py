@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from pellucid.errors import UsageError
@@ -108,6 +107,8 @@ def preset_of(order: Order) -> Preset:
         if name in PRESETS:
             raise UsageError(f"order: '{name}' is a whole order and stands alone, got {list(order)}")
         if name not in samplers:
+            from difflib import get_close_matches
+
             near = get_close_matches(name, [*PRESETS, *samplers], 1)
             hint = (
                 f"did you mean {near[0]}?"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from pellucid.errors import UsageError
+from pellucid.sampling.base import fields_of
 from pellucid.sampling.values import Invalid, normal_form, plain
 
 _IDS_ITEMS = {"items": {"type": "integer", "minimum": 0}}
@@ -129,7 +129,7 @@ class Parameter:
 def parameters_of(dataclass_type: Any, processor: str | None = None) -> list[Parameter]:
     """The parameters that a dataclass declares with `sampling.base.parameter`."""
     return [
-        Parameter(name=field.name, default=field.default, processor=processor, **field.metadata["parameter"])
-        for field in dataclasses.fields(dataclass_type)
+        Parameter(name=name, default=field.default, processor=processor, **field.metadata["parameter"])
+        for name, field in fields_of(dataclass_type).items()
         if "parameter" in field.metadata
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any, cast
 
 from pellucid.errors import UsageError
 from pellucid.sampling import constraint
-from pellucid.sampling.base import LogitsProcessor, parameter, samplers
+from pellucid.sampling.base import LogitsProcessor, fields_of, parameter, samplers
 from pellucid.sampling.limits import SWITCHES, RequestLimits
 from pellucid.sampling.order import arrange, preset_of
 from pellucid.sampling.parameters import Parameter, parameters_of
@@ -197,8 +196,8 @@ class SamplingParams:
     def _build(self, stage: str) -> LogitsProcessor:
         kind: Any = samplers[stage]
         values = {
-            f.name: self._bindings.get(f.metadata["bound"]) if "bound" in f.metadata else self._values[f.name]
-            for f in dataclasses.fields(kind)
+            name: self._bindings.get(f.metadata["bound"]) if "bound" in f.metadata else self._values[name]
+            for name, f in fields_of(kind).items()
         }
         return cast(LogitsProcessor, kind(**values))
 

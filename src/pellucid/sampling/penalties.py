@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.types import Float32
 
 
 @samplers.register("penalties")
-@dataclass(frozen=True)
+@stage
 class Penalties:
     """Repetition (Keskar et al. 2019, arXiv 1909.05858): l / r where l > 0, l * r elsewhere, once for each token
     however often it occurred. Then l - (frequency * count + presence).

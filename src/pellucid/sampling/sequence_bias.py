@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.sampling.ngrams import ends_with
 from pellucid.types import Float32
 
 
 @samplers.register("sequence_bias")
-@dataclass(frozen=True)
+@stage
 class SequenceBias:
     """The biases of all sequences that a token would complete are added up, in the order given, then to its logit."""
 

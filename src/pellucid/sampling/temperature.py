@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from pellucid.errors import UsageError
-from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared, stage
 from pellucid.types import Float32
 
 LEAST = 1e-4  # below it a logit of a few thousand, divided, comes near the end of float32's useful range
 
 
 @samplers.register("temperature")
-@dataclass(frozen=True)
+@stage
 class Temperature:
     """At 0, the default, nothing is divided: the draw takes the largest logit and adds no noise."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from pellucid import _native
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.sampling.random import log
 from pellucid.types import Float32, Int32
 
@@ -16,7 +15,7 @@ _HEAD = 100  # the entropy is that of the 100 most probable tokens, as transform
 
 
 @samplers.register("top_h")
-@dataclass(frozen=True)
+@stage
 class TopH:
     """Of the first 100 tokens, renormalised: those whose terms -p log(p), added in order, stay within h times the
     sum of all; the first always."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import Scope, Step, parameter, samplers
+from pellucid.sampling.base import Scope, Step, parameter, samplers, stage
 from pellucid.types import Float32
 
 
 @samplers.register("top_n_sigma")
-@dataclass(frozen=True)
+@stage
 class TopNSigma:
     """The mean and the deviation are of the logits that are not excluded. No temperature changes the set."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared, stage
 from pellucid.types import Float32
 
 
 @samplers.register("top_p")
-@dataclass(frozen=True)
+@stage
 class TopP:
     order: ClassVar[int] = 700
     keeps_argmax: ClassVar[bool] = True

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
-from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared, stage
 from pellucid.types import Float32
 
 
 @samplers.register("typical")
-@dataclass(frozen=True)
+@stage
 class Typical:
     """Tokens by |surprise - entropy| ascending, then id ascending, until their probability reaches p. It may remove
     the most probable token."""

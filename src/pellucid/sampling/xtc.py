@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from pellucid import _native
 from pellucid.errors import UsageError
-from pellucid.sampling.base import Scope, Step, parameter, samplers, shared
+from pellucid.sampling.base import Scope, Step, parameter, samplers, shared, stage
 from pellucid.sampling.random import XTC_STREAM, uniform
 from pellucid.types import Float32
 
 
 @samplers.register("xtc")
-@dataclass(frozen=True)
+@stage
 class Xtc:
     """With probability xtc_probability: of the tokens of at least xtc_threshold all but the least probable are
     removed. The coin is keyed as the draw is, on its own stream."""

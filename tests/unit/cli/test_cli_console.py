@@ -1,4 +1,6 @@
 import io
+import os
+import shutil
 
 import pytest
 
@@ -10,6 +12,11 @@ from pellucid.errors import UsageError
 class Terminal(io.StringIO):
     def isatty(self):
         return True
+
+
+class Numbered(io.StringIO):
+    def fileno(self):
+        return 1
 
 
 def test_a_model_cannot_steer_the_terminal():
@@ -26,6 +33,25 @@ def test_write_cleans_for_a_terminal_and_keeps_bytes_for_a_pipe(monkeypatch):
         monkeypatch.setattr("sys.stdout", stream)
         _console.write("\x1b[1m")
         assert stream.getvalue() == expected
+
+
+@pytest.mark.parametrize("said", [None, "", "0", "-3", "33", " 44 ", "wide"])
+@pytest.mark.parametrize("terminal", [None, 0, 55])
+def test_columns_are_those_of_shutil(monkeypatch, said, terminal):
+    def size(number):
+        if terminal is None:
+            raise OSError("no terminal")
+        return os.terminal_size((terminal, 20))
+
+    monkeypatch.setattr(os, "get_terminal_size", size)
+    monkeypatch.setattr("sys.__stdout__", Numbered())
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if said is not None:
+        monkeypatch.setenv("COLUMNS", said)
+    for default in (80, 100):
+        assert _console.columns(default) == shutil.get_terminal_size((default, 24)).columns
+    monkeypatch.setattr("sys.__stdout__", None)
+    assert _console.columns(70) == shutil.get_terminal_size((70, 24)).columns
 
 
 def test_color_only_where_it_is_wanted(monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 import pickle
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from pellucid.errors import UsageError
-from pellucid.sampling.base import samplers
+from pellucid.sampling.base import fields_of, samplers
 from pellucid.sampling.params import SamplingParams
 
 
@@ -24,13 +23,13 @@ def test_the_default_is_greedy_and_has_no_processors():
 def test_every_field_of_every_processor_is_a_parameter():
     names = {p.name: p for p in SamplingParams.fields()}
     for processor in samplers:
-        for field in dataclasses.fields(samplers[processor]):
+        for name, field in fields_of(samplers[processor]).items():
             if "bound" in field.metadata:  # no parameter: an LLM puts it there
-                assert field.name not in names
+                assert name not in names
             elif "shared" in field.metadata:
-                assert names[field.name].processor != processor
+                assert names[name].processor != processor
             else:
-                assert names[field.name].processor == processor
+                assert names[name].processor == processor
     assert list(inspect.signature(SamplingParams).parameters) == [p.name for p in SamplingParams.fields()]
     assert all(p.help for p in names.values())
     assert (
