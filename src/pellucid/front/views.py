@@ -320,11 +320,11 @@ def _positions(given: Sequence[int] | None, length: int, there: list[int]) -> li
     """Ascending, without repetition. UsageError: not among `there`."""
     if given is None:
         return there
-    found = set()
+    found, known = set(), set(there)
     for position in given:
         number = as_int(position)
         at = None if number is None else number + length if number < 0 else number
-        if at not in there:
+        if at not in known:
             raise UsageError(f"positions: expected some of {_span(there)}, got {position!r:.40}")
         found.add(int(at))
     if not found:

@@ -64,20 +64,11 @@ class Captured:
         """[positions, layers, width] as they were kept: float32, float16, or uint16, the bits of bfloat16. With
         reduce="norm", width is 1."""
         self.layers(site)
-        if self._shards is not None:
-            return self._shards.read(site)
-        pieces, index = self._pieces[site]
-        if not pieces:
-            raise UsageError("nothing is captured yet: no position that was asked for has been computed")
-        joined: Array = np.concatenate(pieces)
-        return joined[: len(index)] if len(index) and index[-1] == len(index) - 1 else joined[index]
+        return self._read(site, slice(None))
 
     def __getitem__(self, site: str) -> Float32:
         """float32 [positions, layers, width], exact where the dtype is float32."""
-        values = self.stored(site)
-        if values.dtype == np.uint16:
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        return values.astype(np.float32, copy=False)
+        return _as_float32(self.stored(site))
 
     def at(self, site: str, layer: int) -> Float32:
         """float32 [positions, width] of one layer; negative numbers count from the model's end."""
@@ -89,7 +80,17 @@ class Captured:
             raise UsageError(
                 f"layer {layer} of {site} was not captured; there are: {', '.join(map(str, layers))}"
             )
-        return self[site][:, layers.index(number)]
+        return _as_float32(self._read(site, layers.index(number)))
+
+    def _read(self, site: str, which: slice | int) -> Array:
+        """All layers, or one by its place among them, which alone is copied."""
+        if self._shards is not None:
+            return self._shards.read(site)[:, which]
+        pieces, index = self._pieces[site]
+        if not pieces:
+            raise UsageError("nothing is captured yet: no position that was asked for has been computed")
+        joined: Array = np.concatenate([piece[:, which] for piece in pieces])
+        return joined[: len(index)] if len(index) and index[-1] == len(index) - 1 else joined[index]
 
     @property
     def num_bytes(self) -> int:
@@ -181,3 +182,10 @@ class Captured:
             "capture": self.capture, "layers": self._layers, "token_ids": self.token_ids, "positions": self.positions,
             "missing": self.missing, "num_layers": self.num_layers,
         }  # fmt: skip
+
+
+def _as_float32(values: Array) -> Float32:
+    """float32, float16, or uint16, the bits of bfloat16: exact."""
+    if values.dtype == np.uint16:
+        return (values.astype(np.uint32) << 16).view(np.float32)
+    return values.astype(np.float32, copy=False)

@@ -79,9 +79,8 @@ def lens_capture(num_layers: int, positions: tuple[int, int | None]) -> Capture:
 def stream_of(captured: Captured) -> Float32:
     """float32 [positions, layers + 1, width]: before the first layer, and after each. UsageError: not captured."""
     captured.need("lens", {"resid_pre": (0,), "resid_post": range(captured.num_layers)})
-    first = captured.at("resid_pre", 0)[:, None]
-    rest = [captured.at("resid_post", layer)[:, None] for layer in range(captured.num_layers)]
-    return np.concatenate([first, *rest], axis=1)
+    # all its layers are there, in order
+    return np.concatenate([captured.at("resid_pre", 0)[:, None], captured["resid_post"]], axis=1)
 
 
 def readout(model: Model, stream: Float32) -> Float32:

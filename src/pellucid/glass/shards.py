@@ -108,8 +108,9 @@ def make_empty(folder: Path) -> None:
 def save(captured: Captured, folder: str | os.PathLike[str]) -> None:
     """`Captured.save`."""
     target = ShardFolder(Path(folder))
-    rows = max(1, SHARD_BYTES * max(1, len(captured)) // max(1, captured.num_bytes))
     values = {site: captured.stored(site) for site in captured.sites} if len(captured) else {}
+    num_bytes = sum(array.nbytes for array in values.values())
+    rows = max(1, SHARD_BYTES * max(1, len(captured)) // max(1, num_bytes))
     for start in range(0, len(captured), rows):
         part = slice(start, start + rows)
         target.write({site: array[part] for site, array in values.items()}, captured.positions[part])
@@ -153,9 +154,12 @@ def _of_index(folder: Path, index: dict[str, Any]) -> Captured:
     positions = np.array(index["positions"], np.int32)
     if positions.ndim != 1 or sum(rows for _, rows in files) != len(positions):
         raise CaptureFileError(f"{folder / INDEX}: the files' rows are not as many as the positions")
+    layers = {str(site): tuple(int(n) for n in own) for site, own in index["layers"].items()}
+    if any(list(own) != sorted(set(own)) for own in layers.values()):
+        raise CaptureFileError(f"{folder / INDEX}: expected the layers of each site in ascending order")
     return Captured(
         capture=replace(capture, to=folder),
-        layers={str(site): tuple(int(n) for n in layers) for site, layers in index["layers"].items()},
+        layers=layers,
         token_ids=np.array(index["token_ids"], np.int32),
         positions=positions,
         missing=tuple((int(a), int(b), str(why)) for a, b, why in index["missing"]),

@@ -10,7 +10,7 @@ import json
 import unicodedata
 from collections.abc import Callable
 from html import escape as _escape
-from math import exp
+from math import exp, isinf, isnan
 from typing import Any
 
 _JOINERS = "\u200c\u200d"  # shape emoji and several scripts; harmless beside other characters
@@ -91,8 +91,10 @@ def _level(reached: Callable[[float], bool], bounds: tuple[float, ...]) -> int:
 
 def number(value: float, digits: int = 3) -> str:
     """A number in few characters: significant digits, no exponent between 1e-4 and 1e6."""
-    if value != value or value in (float("inf"), float("-inf")):
-        return {True: "-\u221e", False: "\u221e"}[value < 0] if value == value else "nan"
+    if isnan(value):
+        return "nan"
+    if isinf(value):
+        return "-\u221e" if value < 0 else "\u221e"
     if value == 0:
         return "0"
     if 1e-4 <= abs(value) < 1e6:

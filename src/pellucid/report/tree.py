@@ -17,7 +17,7 @@ def tree(branches: Sequence[BranchView]) -> str:
     below: dict[int | None, list[int]] = {}
     for index, branch in enumerate(branches):
         below.setdefault(_above(branches, branch), []).append(index)
-    return f'<nav class="tree" aria-label="branches">{_list(None, branches, below)}</nav>'
+    return f'<nav class="tree" aria-label="branches">{_list(branches, below)}</nav>'
 
 
 def _above(branches: Sequence[BranchView], branch: BranchView) -> int | None:
@@ -27,11 +27,11 @@ def _above(branches: Sequence[BranchView], branch: BranchView) -> int | None:
     return branch.parent
 
 
-def _list(parent: int | None, branches: Sequence[BranchView], below: dict[int | None, list[int]]) -> str:
+def _list(branches: Sequence[BranchView], below: dict[int | None, list[int]]) -> str:
     """Without recursion: a chain of forks may be longer than Python's stack."""
-    parts: list[str] = ["<ul>"]
-    pending: list[int | None] = list(reversed(below.get(parent, [])))
-    depth: list[int] = [len(pending)]
+    parts = ["<ul>"]
+    pending = list(reversed(below.get(None, [])))
+    depth = [len(pending)]
     while depth:
         if depth[-1] == 0:
             parts.append("</ul>")
@@ -41,8 +41,6 @@ def _list(parent: int | None, branches: Sequence[BranchView], below: dict[int | 
             continue
         depth[-1] -= 1
         index = pending.pop()
-        if index is None:
-            continue
         parts.append(f"<li>{_link(index, branches[index])}")
         children = below.get(index, [])
         if children:

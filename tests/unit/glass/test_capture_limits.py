@@ -222,6 +222,11 @@ def test_damaged_files_say_so_in_one_line(llm, tmp_path, whole):
     index.write_text(json.dumps(data))
     with pytest.raises(CaptureFileError, match="names of files beside it"):
         Captured.load(tmp_path / "it")
+    data = json.loads(text)
+    data["layers"]["resid_post"].reverse()
+    index.write_text(json.dumps(data))
+    with pytest.raises(CaptureFileError, match="the layers of each site in ascending order"):
+        Captured.load(tmp_path / "it")
     index.write_text("{}")
     with pytest.raises(CaptureFileError, match="is damaged: it has no 'format'"):
         Captured.load(tmp_path / "it")
