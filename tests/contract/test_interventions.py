@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from tiny_checkpoints import make
 
-from pellucid import LLM, Capture, ForceToken, MeanAblate, Patch, Scale, Steer, UsageError, ZeroAblate
+from pellucid import (
+    LLM,
+    Capture,
+    ForceToken,
+    MeanAblate,
+    Patch,
+    SamplingParams,
+    Scale,
+    Steer,
+    UsageError,
+    ZeroAblate,
+)
 from pellucid.models.base import models
 from pellucid.ops.base import SITES
 
@@ -192,6 +203,17 @@ def test_forced_tokens(llm):
     assert plain.token_ids[:2] == found.token_ids[:2]
     with pytest.raises(UsageError, match="token id 320 is not in the vocabulary"):
         llm.generate(PROMPT, **NEW, interventions=[ForceToken(2, 320)])
+    both = llm.generate(PROMPT, SamplingParams(**NEW, force_at={3: 8}), interventions=[ForceToken(2, 7)])
+    over = llm.generate(PROMPT, **NEW, force_at={3: 8, 2: 7}, interventions=[ForceToken(2, 7)])
+    assert both.token_ids[2:4] == over.token_ids[2:4] == [7, 8]
+    for forced, given in (
+        ([ForceToken(2, 7), ForceToken(2, 9)], {}),
+        ([ForceToken(2, 9)], {"force_at": {2: 7}}),
+    ):
+        with pytest.raises(UsageError, match="expected one token for step 2, got 7 and 9"):
+            llm.generate(PROMPT, **NEW, **given, interventions=forced)
+    with pytest.raises(UsageError, match="force_at"):
+        llm.generate(PROMPT, **NEW, force_at=5, interventions=[ForceToken(2, 7)])
 
 
 def test_what_never_comes_into_effect_is_said(llm):

@@ -90,6 +90,9 @@ def compare(
     if samples != 1:
         raise UsageError(f"ab compares one sample with one, got n={samples}; leave n out")
     ids = llm._given_ids(prompt, parse_special)
+    llm._prepare(
+        ids, params, False, False, overrides, looking=look
+    )  # for its errors, before anything is computed
     a = llm.generate(ids, params, **overrides)
     overrides = {**overrides, "seed": a.settings["seed"].value}  # the same noise in both
     b = llm.generate(ids, params, interventions=interventions, **overrides)

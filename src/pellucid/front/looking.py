@@ -23,15 +23,23 @@ class Looking:
     capture: Capture | None
     interventions: tuple[Intervention, ...]
 
-    def overrides(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of SamplingParams that a caller gave, with the tokens that interventions force."""
+    def overrides(self, params: SamplingParams | None, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that replace those of params, with the tokens that interventions force beside those of `force_at`.
+        UsageError: two for one step."""
         from pellucid.glass.intervene import ForceToken
 
-        forced = {each.step: each.token_id for each in self.interventions if isinstance(each, ForceToken)}
-        if not forced:
+        forced = [each for each in self.interventions if isinstance(each, ForceToken)]
+        also = given.get("force_at", () if params is None else params.force_at)
+        try:
+            force_at = dict(also or ())
+        except (TypeError, ValueError):  # to be refused with the other parameters
             return dict(given)
-        also = given.get("force_at") or {}
-        return {**given, "force_at": {**dict(also), **forced}}
+        for each in forced:
+            if (first := force_at.setdefault(each.step, each.token_id)) != each.token_id:
+                raise UsageError(
+                    f"interventions: expected one token for step {each.step}, got {first} and {each.token_id}"
+                )
+        return {**given, "force_at": force_at} if forced else dict(given)
 
     def begin(self, llm: HasModel, num_prompt: int, params: SamplingParams | None) -> Watched:
         """Everything checked against this model, prompt and parameters (None: nothing is generated). UsageError."""

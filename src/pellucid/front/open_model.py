@@ -145,7 +145,7 @@ class OpenModel:
         from pellucid.serving.running import RunningRequest
 
         if looking is not None:
-            overrides = looking.overrides(overrides)
+            overrides = looking.overrides(params, overrides)
         loaded = self._need()
         check_flag("parse_special", parse_special)
         start = perf_counter()

@@ -150,6 +150,9 @@ def test_ab(model):
         assert len(repr(found)) < 300 and len(repr(found.steps[0])) < 150
         with pytest.raises(UsageError, match="at least one intervention"):
             llm.ab(prompt, [])
+        llm.generate = None  # nothing is generated before what is wrong is told
+        with pytest.raises(UsageError, match="is forced at step 40, and there are steps 0 to 39"):
+            llm.ab(prompt, [ForceToken(40, 7)], max_tokens=40)
 
 
 def test_ab_and_generate_on_the_command_line(model, tmp_path, monkeypatch):
