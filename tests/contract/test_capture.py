@@ -100,6 +100,11 @@ def test_guesses_that_were_wrong_leave_nothing(tiny):
         assert found.captured.positions.tolist() == list(range(74)) == plain.captured.positions.tolist()
         for site in SITES:
             assert np.array_equal(found.captured[site], plain.captured[site]), (speculation, site)
+        # Where it ends amid the guesses of a pass, those after the end leave nothing either.
+        ends = {"stop_token_ids": [plain.token_ids[20]], "speculation": speculation, "max_drafts": 5}
+        ended = llm.generate(prompt, **params, **ends, capture=ALL)
+        assert ended.token_ids == plain.token_ids[: plain.token_ids.index(plain.token_ids[20]) + 1]
+        assert ended.captured.positions.tolist() == list(range(34 + len(ended.token_ids)))
 
 
 def test_the_page_adds_up(tiny):

@@ -137,3 +137,22 @@ def test_a_record_beside_a_capture_and_with_layers(llm, tmp_path):
     assert digests[0] == digests[1] == digests[2] and None not in digests[0]
     assert all(len(token.layers) == len(llm.model.layers) for token in runs[2])
     assert both.token_ids == plain.token_ids and len(both.captured) == len(PROMPTS[0]) + 39
+
+
+def test_rows_without_logits_among_passes_alike(llm, tmp_path):
+    """One row a pass, the same sequence each time: the rows that bring no logits are not taken for such as do."""
+    digests = {}
+    with LLM(llm.info.path, num_threads=2, prefill_chunk=1, prefix_caching=False) as narrow:
+        for each in (llm, narrow):
+            path = tmp_path / str(len(digests))
+            generation = each.begin(PROMPTS[0][:5], record=path)
+            for ids in ([7, 8, 9], [10], [11, 12]):
+                generation.step()
+                generation.step()
+                generation.append(ids)
+            generation.step()
+            generation.close()
+            tokens = read_run(path).branches[0].tokens
+            digests[each] = [(token.token_id, token.digest) for token in tokens]
+    assert digests[llm] == digests[narrow]
+    assert sum(digest is not None for _, digest in digests[llm]) == 7

@@ -108,7 +108,7 @@ def _chat(llm: LLM, file: chat_file.ChatFile, tools: Sequence[Tool] | None) -> C
             template_variables=file.get(data, "template_variables", dict),
             model_defaults=file.get(data, "model_defaults", bool),
             now=file.now(),
-            **_from_plain(file.get(data, "params", dict)),
+            **file.get(data, "params", dict),
         )
     except (UsageError, TypeError) as error:
         file.fail(f"is damaged: {error}")
@@ -131,10 +131,3 @@ def _plain(params: Mapping[str, Any]) -> dict[str, Any]:
         else value
         for name, value in params.items()
     }
-
-
-def _from_plain(params: Mapping[str, Any]) -> dict[str, Any]:
-    pairs = params.get("logit_bias")
-    if isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
-        return {**params, "logit_bias": {pair[0]: pair[1] for pair in pairs}}
-    return dict(params)

@@ -98,6 +98,7 @@ class AsyncStream(AsyncIterator[Chunk]):
         self._enter = enter
         self._running: AsyncRequest | None = None
         self._closed = False
+        self._told = False  # its error has been raised
 
     async def _begin(self) -> AsyncRequest:
         if self._running is None:
@@ -125,6 +126,7 @@ class AsyncStream(AsyncIterator[Chunk]):
             running.cancel()
             raise
         if request.error is not None:
+            self._told = True
             raise request.error
         raise StopAsyncIteration
 
@@ -137,18 +139,18 @@ class AsyncStream(AsyncIterator[Chunk]):
 
     async def aclose(self) -> None:
         """End what still runs. Chunks that were not read are dropped; `result` keeps their text. RunFileError: it is
-        recorded, and its end cannot be written."""
+        recorded, and not all of it could be written."""
         self._closed = True
         running = self._running
         if running is None:
             return
-        before = running.request.error
         running.cancel()
         while not running.request.done and not running.awaited:
             await running.changed()
         running.request.chunks.clear()
         error = running.request.error
-        if isinstance(error, RunFileError) and error is not before:
+        if isinstance(error, RunFileError) and not self._told:
+            self._told = True
             raise error
 
     async def __aenter__(self) -> AsyncStream:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from pellucid.errors import RunFileError
 from pellucid.outputs import Chunk, GenerationResult
 from pellucid.settings import Settings
 
@@ -29,6 +30,7 @@ class Stream(Iterator[Chunk]):
     def __init__(self, request: RunningRequest, driver: Driver) -> None:
         self._request = request
         self._driver = driver
+        self._told = False  # its error has been raised
 
     def __next__(self) -> Chunk:
         request = self._request
@@ -39,6 +41,7 @@ class Stream(Iterator[Chunk]):
                     break
                 if done:
                     if request.error is not None:
+                        self._told = True
                         raise request.error
                     raise StopIteration
                 self._driver.advance(request)
@@ -65,17 +68,17 @@ class Stream(Iterator[Chunk]):
 
     def close(self) -> None:
         """Abort what still runs. Chunks that were not read are dropped; `result` keeps their text. RunFileError: it is
-        recorded, and its end cannot be written."""
+        recorded, and not all of it could be written."""
         self.end()
 
     def end(self) -> list[Chunk]:
         """As `close`; the chunks that were computed and not read."""
         request = self._request
         if not request.done:
-            before = request.error
             self._driver.abort(request)
-            if request.error is not before and request.error is not None:
-                raise request.error
+        if isinstance(request.error, RunFileError) and not self._told:
+            self._told = True
+            raise request.error
         return self.unread()
 
     def unread(self) -> list[Chunk]:

@@ -301,6 +301,22 @@ def test_a_full_disk_ends_the_request_with_an_error(llm, tmp_path, monkeypatch):
     assert llm.generate(PROMPT, **PARAMS).finish_reason == "length"  # nothing else is hurt
 
 
+def test_an_end_that_cannot_be_written_ends_the_stream_and_is_told(llm, tmp_path, monkeypatch):
+    def put(self, data):
+        raise RunFileError("run: no space left")
+
+    stream = llm.stream(PROMPT, n=2, record=tmp_path / "run", **PARAMS)
+    next(stream)
+    with monkeypatch.context() as full:
+        full.setattr(FrameWriter, "_put", put)
+        with pytest.raises(RunFileError, match="no space left"):
+            stream.close()
+    stream.close()  # told once
+    assert [sample.finish_reason for sample in stream.result.outputs] == ["abort", "abort"]
+    engine = llm._need().engine
+    assert engine.pool.num_used == 0 and not engine.has_work and not llm._driver._running
+
+
 KILLED = """
 import sys
 from pellucid import LLM
