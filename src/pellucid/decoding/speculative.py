@@ -106,21 +106,23 @@ class Speculative:
     def _ask(self, drafter: Drafter, history: History, best: Plan) -> _Guess | None:
         """A drafter's guess with its plan, which may be to check none of it; of a costly one only where it may be
         better than the best so far. A drafter that fails is not asked again."""
-        most = self._policy.most
+        most, gain = self._policy.most, 1.0
         if drafter.costly and not self._always:
             seconds_each = getattr(drafter, "seconds_each", 0.0)
             plan = self._policy.plan(drafter.name, 0, most, seconds_each)
             if plan.gain <= best.gain:
                 return None
-            most = plan.length
+            most, gain = plan
         try:
             draft = self._checked(drafter, history, drafter.draft(history, most), most)
         except Exception as error:  # a drafter may be anybody's code; without it the text is the same
             self._failures[drafter.name] = f"{type(error).__name__}: {error}"
             self._drafters.remove(drafter)
             return None
+        if not draft.ids:
+            return None
         if self._always or drafter.costly:
-            return _Guess(drafter.name, draft, Plan(len(draft.ids), 1.0)) if draft.ids else None
+            return _Guess(drafter.name, draft, Plan(len(draft.ids), gain))
         return _Guess(drafter.name, draft, self._policy.plan(drafter.name, draft.confidence, len(draft.ids)))
 
     def _checked(self, drafter: Drafter, history: History, draft: Draft, most: int) -> Draft:

@@ -6,9 +6,12 @@ import random
 
 import pytest
 
+from pellucid.decoding.drafts.base import Draft
 from pellucid.decoding.drafts.corpus import BORDER, Corpus, CorpusDrafter
 from pellucid.decoding.drafts.costs import LASTS, UNCOUNTED, PassCosts
 from pellucid.decoding.drafts.policy import LEAST_GAIN, LENGTHS, Policy
+from pellucid.decoding.speculative import Drafting, Speculative
+from pellucid.sampling.params import SamplingParams
 
 
 def costs_of(curve, rows=1):
@@ -90,6 +93,46 @@ def test_costly_guesses_are_part_of_the_cost():
     policy = Policy(costs_of(FLAT), 8)
     cheap, dear = policy.plan("model", 0, 8, 0.01), policy.plan("model", 0, 8, 0.9)
     assert cheap.length > 0 and dear.length == 0
+
+
+class Dear:
+    """A drafter that takes time, so it is asked for what is to be checked alone."""
+
+    name, costly, seconds_each = "model", True, 0.0
+
+    def __init__(self, ids):
+        self.ids, self.asked = ids, []
+
+    def draft(self, history, most):
+        self.asked.append(most)
+        return Draft(self.ids[:most])
+
+
+@pytest.mark.parametrize("past", [[1, 2, 3, 1], [1, 2, 3]])
+def test_a_costly_guess_that_was_asked_for_is_checked(past):
+    """Whether or not the text itself has a guess, which is worth less."""
+    dear, params = Dear([7] * 8), SamplingParams(speculation="auto", max_drafts=8)
+    strategy = Speculative(params, 0, Drafting(costs_of(FLAT), 100, lambda params, seed: [dear]))
+    drafts = strategy.propose(Past(past))
+    assert len(drafts) == dear.asked[0] > 0 and set(drafts) == {7}
+    assert strategy.source(0) == "model"
+    dear.ids = []
+    alone = Speculative(params, 0, Drafting(costs_of(FLAT), 100))
+    assert strategy.propose(Past(past)) == alone.propose(Past(past)), "the text's own, where it has one"
+    assert strategy.source(0) == alone.source(0)
+
+
+def test_a_source_without_a_guess_hides_nobodys(monkeypatch):
+    """What an earlier output suggests, and is not checked, teaches too where the text has nothing to say."""
+    corpus = Corpus(100)
+    corpus.add([5, 6, 7, 8])
+    drafting = Drafting(costs_of([1 + 0.6 * i for i in range(32)]), 100, lambda *_: [CorpusDrafter(corpus)])
+    strategy = Speculative(SamplingParams(speculation="auto"), 0, drafting)
+    monkeypatch.setattr(Policy, "hopeless", False)
+    before = strategy._policy._rate("corpus", 2).value
+    assert strategy.propose(Past([5, 6])) == [] and strategy.source(0) == "corpus"
+    strategy.learn(0, [7])
+    assert strategy._policy._rate("corpus", 2).value > before
 
 
 def test_costs_between_measurements_and_out_of_date():
