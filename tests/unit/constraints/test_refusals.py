@@ -196,6 +196,7 @@ def test_pieces_of_a_character_spell_it_or_not(pieces, can):
     vocabulary = ToyVocabulary("a")
     vocabulary.pieces += pieces
     vocabulary.end, vocabulary.vocabulary_size = len(pieces) + 1, len(pieces) + 2
+    vocabulary.eos_ids = frozenset({vocabulary.end})
     tokens = [vocabulary.token_bytes(i) for i in range(vocabulary.end)]
     rows = (b"".join(row) for length in range(1, 5) for row in product(tokens, repeat=length))
     assert any("€".encode() in row for row in rows) == can
