@@ -74,6 +74,14 @@ def test_every_strategy_says_what_python_says(path, name):
             "minimum-bayes-risk": lambda: llm.minimum_bayes_risk(prompt, utility="token_f1", **drawn),
         }[name]()
     assert same(told, json.loads(json.dumps(result.to_dict())))
+    values = {
+        "stochastic": lambda: [each.logprob for each in result.outputs],
+        "contrastive": lambda: [sum(max(step.scores) for step in result.steps) / len(result.steps)],
+        "best-of": lambda: [each.score for each in result.ranked],
+        "minimum-bayes-risk": lambda: [each.score for each in result.ranked],
+        "self-consistency": lambda: [party.weight for party in result.parties],
+    }.get(name, lambda: [each.value for each in result.outputs])()
+    assert [line.split()[0] for line in shown.stdout.splitlines()] == [f"{value:.4f}" for value in values]
 
 
 def same(a, b):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,37 @@ def test_the_last_layer_is_the_model(glass_llm, settings):
         assert [layer.name for layer in each.layers] == ["embed", *map(str, range(told.num_layers))]
         assert last.rank == each.choice.raw_rank and last.top_id == each.rows[-1].top[0].token_id
         assert last.probability == pytest.approx(np.exp(each.choice.raw_logprob), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "ranks, said",
+    [
+        ((5, 1, 0, 1, 0, 0), "is first from layer 3 on"),
+        ((0, 0, 0, 0, 0, 0), "is first from layer embed on"),
+        ((3, 2, 1, 1, 1, 1), "is not the first of them at the end (rank 2)"),
+    ],
+)
+def test_from_which_layer_on_the_token_is_first(glass_llm, ranks, said):
+    told = explain(glass_llm, PROMPT, max_tokens=1, ignore_eos=True)
+    names, tops = ("embed", "0", "1", "2", "3", "4"), "aabbcc"
+    layers = tuple(
+        module.LayerSeen(name, ord(top), top, 0.1, rank)
+        for name, top, rank in zip(names, tops, ranks, strict=True)
+    )
+    story = " ".join(replace(told, passes=(replace(told.passes[0], layers=layers),)).lines(200))
+    assert said in story
+    assert 'first by layer: 1 "b"  3 "c"' in story, "where the most probable token changes"
+
+
+def test_of_a_long_prompt_the_last_tokens_are_listed(glass_llm):
+    told = explain(glass_llm, PROMPT * 5, max_tokens=1, rows=1)
+    n, lines = len(told.prompt), told.lines(300)
+    listed = [line.split()[:2] for line in lines[: lines.index("")] if line.strip()[:1].isdigit()][1:]
+    assert listed == [[str(t.position), str(t.token_id)] for t in told.prompt[-40:]] and n > 40
+    assert f"  ({n - 40} tokens before these are not listed)" in lines
+    computed = next(line for line in lines if line.startswith("    computed"))
+    assert f"({n - 12} before)   {n - 12} {told.prompt[-12].token_id} " in computed
+    assert f"   {n - 1} {told.prompt[-1].token_id} " in computed
 
 
 def test_only_the_last_rows_are_told(glass_llm):
