@@ -242,6 +242,17 @@ def test_a_false_certificate_is_refused(model, change):
     assert not verification and verification.problem
 
 
+def test_a_hole_beside_the_outputs_is_found(model):
+    """A prefix that was not opened, and below which something better could be, though every output's own was."""
+    certificate = run(model, "ending", n=2).certificate
+    needed = {path[:depth] for _, path in certificate.outputs for depth in range(len(path))}
+    problems = []
+    for hole in [path for path in certificate.opened if path not in needed][:12]:
+        opened = tuple(path for path in certificate.opened if path[: len(hole)] != hole)
+        problems.append(dataclasses.replace(certificate, opened=opened).verify(model).problem)
+    assert any("could lead to something better, and was not opened" in problem for problem in problems)
+
+
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_a_full_beam_is_exact(model, every, length_penalty):
     result = model.beam_search(

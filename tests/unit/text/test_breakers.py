@@ -26,6 +26,8 @@ def test_by_hand():
         *((number[piece], number["bc"]) for piece in ("a", "xa")),  # the rest as the tokenizer encodes it
     }
     assert breaker_sequences(vocabulary, ["zz"]) == ()
+    assert vocabulary.token_bytes(vocabulary.end) == b"<end>"
+    assert breaker_sequences(vocabulary, ["<end>", ">a"]) == (), "a control token brings no text"
 
 
 def test_no_repetition_reaches_back_over_a_text():
