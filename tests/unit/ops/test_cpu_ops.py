@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,18 @@ def random_tensor(weight_format: Format, rows: int, width: int, seed: int = 0) -
             rng.uniform(0.002, 0.02, blocks).astype(np.float16).view(np.uint8).reshape(-1, 2)
         )
     return Tensor("w", (rows, width), weight_format, raw.reshape(-1))
+
+
+@pytest.mark.parametrize("ops", [REFERENCE, CpuOps(2)], ids=lambda ops: ops.name)
+def test_logits_are_of_the_rows_asked_for(ops: ReferenceOps | CpuOps) -> None:
+    x = np.random.default_rng(2).normal(size=(6, 64)).astype(np.float32)
+    head = ops.head(random_tensor(Format.Q8_0, 50, 64))
+    ids, table = np.zeros(6, np.int32), np.zeros((1, 1), np.int32)
+    every = Batch(ids, ids, ids, ids, table, np.arange(6, dtype=np.int32))
+    whole = ops.logits(x, head, every)
+    assert np.array_equal(whole, ops.linear(x, head))
+    some = replace(every, head_rows=np.array([4, 1], np.int32))
+    assert np.array_equal(ops.logits(x, head, some), whole[[4, 1]])
 
 
 @pytest.mark.parametrize("weight_format", list(Format), ids=lambda f: f.label)
