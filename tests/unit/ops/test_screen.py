@@ -11,6 +11,7 @@ from pellucid import _native
 from pellucid.engine.sequence import Sequence
 from pellucid.ops.cpu import CpuOps
 from pellucid.sampling.params import SamplingParams
+from pellucid.sampling.random import gumbel_argmax
 from pellucid.sampling.sampler import Sampler
 from pellucid.types import Batch
 from pellucid.weights.tensor import Format, Tensor
@@ -89,6 +90,20 @@ def test_choices_are_those_of_all_logits(
             history = history_of(5 + position, 7 * position)
             assert sampler.choose_from_bounds(history, bounds) == sampler.choose(history, exact[0])
         assert np.array_equal(bounds.exact().view(np.uint32), exact.view(np.uint32))
+
+
+def test_every_part_of_the_key_reaches_the_noise() -> None:
+    rng = np.random.default_rng(6)
+    weight = random_head(rng, 400, 64, "random")
+    ops = CpuOps(1)
+    x = rng.normal(size=(1, 64)).astype(np.float32)
+    logits = ops.linear(x, ops.matrix(weight))[0]
+    head, found = ops.head(weight), set()
+    for key in ((7, 0, 0, 0), (8, 0, 0, 0), (7 + 2**40, 0, 0, 0), (7, 3, 0, 0), (7, 0, 9, 0), (7, 0, 0, 2)):
+        token = ops.logits(x, head, CHOICE).choose(8.0, 0.0, *key)  # type: ignore[union-attr]
+        assert token == gumbel_argmax(logits / np.float32(8.0), *key)
+        found.add(token)
+    assert len(found) == 6  # so no part could be left out
 
 
 @pytest.mark.parametrize("isa", _native.instruction_sets())
