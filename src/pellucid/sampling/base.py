@@ -134,7 +134,7 @@ def stage(kind: type[T]) -> type[T]:
 
 
 def fields_of(kind: Any) -> dict[str, dataclasses.Field[Any]]:
-    """The fields of a dataclass by name, in their order; of a stage also before it is one."""
+    """The fields that a class declares, by name, in their order; of a stage also before it is a dataclass."""
     if dataclasses.is_dataclass(kind):
         return {field.name: field for field in dataclasses.fields(kind)}
     return {name: value for name, value in vars(kind).items() if isinstance(value, dataclasses.Field)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import UsageError
@@ -15,9 +14,8 @@ if TYPE_CHECKING:
 OVERFLOWS = ("error", "stop", "slide")
 
 
-@dataclass(frozen=True)
 class RequestLimits:
-    """Parameters of the request itself, beside those of `params.py`."""
+    """Declares parameters of the request itself, beside those of `params.py`."""
 
     deadline: float | None = parameter(
         None,

@@ -126,10 +126,10 @@ class Parameter:
         )
 
 
-def parameters_of(dataclass_type: Any, processor: str | None = None) -> list[Parameter]:
-    """The parameters that a dataclass declares with `sampling.base.parameter`."""
+def parameters_of(kind: type, processor: str | None = None) -> list[Parameter]:
+    """The parameters that a class declares with `sampling.base.parameter`."""
     return [
         Parameter(name=name, default=field.default, processor=processor, **field.metadata["parameter"])
-        for name, field in fields_of(dataclass_type).items()
+        for name, field in fields_of(kind).items()
         if "parameter" in field.metadata
     ]

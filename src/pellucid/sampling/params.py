@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, cast
 
 from pellucid.errors import UsageError
@@ -18,9 +17,8 @@ from pellucid.sampling.speculation import Speculating
 from pellucid.sampling.values import largest_id
 
 
-@dataclass(frozen=True)
 class _Core:
-    """The parameters that are the request's own."""
+    """Declares the parameters that are the request's own."""
 
     max_tokens: int | None = parameter(
         None,

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pellucid.sampling.base import parameter
 
 MOST_DRAFTS = 64
 
 
-@dataclass(frozen=True)
 class Speculating:
-    """Parameters of the request itself, beside those of `params.py`."""
+    """Declares parameters of the request itself, beside those of `params.py`."""
 
     speculation: str = parameter(
         "off",

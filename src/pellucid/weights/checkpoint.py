@@ -6,17 +6,20 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pellucid.errors import ModelFileError, ModelNotFoundError, UnsupportedModelError
 from pellucid.weights.gguf import GGUFFile
 from pellucid.weights.iq4_nl import LABEL as IQ4_NL
 from pellucid.weights.iq4_nl import as_q8_0
-from pellucid.weights.json_text import load_object
 from pellucid.weights.mapped import quoted, require_regular_file
-from pellucid.weights.safetensors import SafetensorsFile
 from pellucid.weights.strings import StringArray
 from pellucid.weights.tensor import Format, Tensor
+
+if TYPE_CHECKING:  # imported where such a file is opened: a GGUF file needs none of it
+    from pellucid.weights.safetensors import SafetensorsFile
+
+    Sources = tuple[dict[str, GGUFFile | SafetensorsFile], list[Path]]
 
 MAX_CONFIG_BYTES = 4 << 20
 MAX_INDEX_BYTES = 32 << 20
@@ -161,16 +164,18 @@ def _open_directory(path: Path) -> Checkpoint:
     raise ModelNotFoundError(f"{path}: expected model.safetensors, {INDEX} or a .gguf file in it, found none")
 
 
-Sources = tuple[dict[str, GGUFFile | SafetensorsFile], list[Path]]
-
-
 def _single(path: Path) -> Sources:
+    from pellucid.weights.safetensors import SafetensorsFile
+
     source = SafetensorsFile(path)
     return {name: source for name in source.entries if not name.endswith(BUFFERS)}, [path]
 
 
 def _sharded(index: Path) -> Sources:
     """The files that an index names, which must lie beside it, and every tensor that it promises."""
+    from pellucid.weights.json_text import load_object
+    from pellucid.weights.safetensors import SafetensorsFile
+
     weight_map = load_object(index, MAX_INDEX_BYTES).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelFileError(index, "weight_map", "expected an object of tensor name to file name")
@@ -195,6 +200,8 @@ def _sharded(index: Path) -> Sources:
 
 
 def _open_safetensors(path: Path, directory: Path, found: Sources) -> Checkpoint:
+    from pellucid.weights.json_text import load_object
+
     sources, files = found
     config_path = directory / "config.json"
     if not config_path.exists():

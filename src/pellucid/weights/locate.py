@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pellucid.errors import ModelNotFoundError, UsageError
-from pellucid.fetch.catalog import CATALOG, Recipe
 
 if TYPE_CHECKING:
+    from pellucid.fetch.catalog import Recipe
     from pellucid.fetch.progress import Progress
 
 MODEL_SUFFIXES = (".gguf", ".safetensors")
@@ -71,6 +71,10 @@ def recipe_for(name: str) -> Recipe | None:
         from pellucid.fetch.wheels import parse_spec
 
         return parse_spec(name)
+    if name.endswith(MODEL_SUFFIXES):  # a file: no name of the catalog has a suffix
+        return None
+    from pellucid.fetch.catalog import CATALOG
+
     return CATALOG.get(name)
 
 
@@ -126,6 +130,8 @@ def _listed(names: list[str]) -> str:
 def _missing(path: Path) -> str:
     """What was looked for, what is near, and how names are written, in one line."""
     from difflib import get_close_matches
+
+    from pellucid.fetch.catalog import CATALOG
 
     name = str(path)
     near = get_close_matches(name, CATALOG, 2, 0.5)

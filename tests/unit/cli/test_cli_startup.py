@@ -22,7 +22,9 @@ NOT_NEEDED = (
     "numpy.random",
     "shutil",
     "statistics",
+    "pellucid.fetch.catalog",
     "pellucid.ops.reference",
+    "pellucid.weights.safetensors",
 )
 RUN = """
 import sys

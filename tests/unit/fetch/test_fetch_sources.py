@@ -22,7 +22,7 @@ from pellucid.errors import DownloadError, UsageError
 from pellucid.fetch.cache import Cache
 from pellucid.fetch.catalog import CATALOG, DEFAULT_MODEL, HubSource, Recipe, WheelSource
 from pellucid.fetch.fetcher import fetch
-from pellucid.weights.locate import locate
+from pellucid.weights.locate import MODEL_SUFFIXES, locate
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -323,6 +323,7 @@ def test_ctrl_c_leaves_nothing(tiny: Recipe, on_hub: HubStandIn, recorder, monke
 def test_the_catalog_is_complete_and_pinned():
     assert DEFAULT_MODEL in CATALOG
     for name, recipe in CATALOG.items():
+        assert not name.endswith(MODEL_SUFFIXES)  # what ends so is taken for a path
         assert name == recipe.name
         assert recipe.size and recipe.sha256 and len(recipe.sha256) == 64 and int(recipe.sha256, 16)
         assert recipe.licence and recipe.licence_url and recipe.file_name
