@@ -333,7 +333,7 @@ def test_a_page_that_does_not_fit_names_its_own_file(tmp_path: Path, monkeypatch
     from pellucid.front.reporting import write_page
 
     def full(self: Path, *_: Any, **__: Any) -> int:
-        self.touch()
+        self.write_bytes(b"af")  # as far as there was room
         raise OSError(28, "No space left on device")
 
     page = tmp_path / "page.html"

@@ -67,6 +67,32 @@ def test_forced_and_altered_steps_say_so(llm):
         late.why()
 
 
+def test_altered_logits_are_recorded_and_decide_the_replay(llm, tmp_path):
+    with llm.begin(PROMPT, record=tmp_path / "run", **PARAMS) as generation:
+        generation.run(2)
+        step = generation.peek()
+        other = int(np.argmin(step.logits))
+        changed = {other: 100.0, (other + 1) % len(step.logits): -1.5}
+        step.bias(changed)
+        expected = {token: float(step.effective_logits[token]) for token in changed}
+        step.choose()
+        generation.run(2)
+    tokens = read_run(tmp_path / "run").branches[0].tokens
+    assert tokens[2].token_id == other and tokens[2].altered == expected
+    assert all(token.altered is None for token in tokens[:2] + tokens[3:])
+    assert llm.replay(tmp_path / "run").equal
+
+
+def test_a_generation_that_ended_and_was_changed_ends_anew(llm, tmp_path):
+    with llm.begin(PROMPT, max_tokens=5, ignore_eos=True, record=tmp_path / "run") as generation:
+        generation.run()
+        assert read_run(tmp_path / "run").complete
+        generation.rewind(2)
+        assert not read_run(tmp_path / "run").complete
+    run = read_run(tmp_path / "run")
+    assert run.complete and len(run.branches[0].tokens) == 3 and run.branches[0].finish_reason is None
+
+
 def test_what_a_step_cost_is_told(llm):
     generation = llm.begin("A text that is new here, so that all of it has to be computed", **PARAMS)
     first, second = generation.step(), generation.step()
@@ -126,6 +152,9 @@ def test_a_run_file_follows_a_generation(llm, tmp_path):
     for branch in run.branches:
         for record in llm.records(branch):
             assert record.kind != "drawn" or record.recompute() == record.token_id
+            prompts = [token.position + 1 for token in branch.tokens if token.kind == "prompt"]
+            before = [end for end in prompts if end <= record.position]
+            assert record.history.num_prompt == max(before, default=len(branch.prompt_ids))
             assert llm.why(branch, branch.tokens.index(branch.tokens[0])).sentence
 
 

@@ -137,6 +137,9 @@ def test_flags(llm, tmp_path):
     gap = free.choice.margin
     assert dataclasses.replace(free, noise_margin=gap * 1.01).flags.near_tie
     assert not dataclasses.replace(free, noise_margin=gap * 0.99).flags.near_tie
+    warm = dataclasses.replace(free, params=free.params.replace(temperature=2.0))  # margins are of logits / 2
+    assert dataclasses.replace(warm, noise_margin=2 * warm.choice.margin * 1.01).flags.near_tie
+    assert not dataclasses.replace(warm, noise_margin=2 * warm.choice.margin * 0.99).flags.near_tie
     letters = llm.generate(PROMPT, max_tokens=3, choices=["zq", "zx"])
     flags = [record.flags for record in llm.records(letters)]
     assert flags[0].constrained and any(each.forced_by_constraint for each in flags)
@@ -333,6 +336,8 @@ def test_prompts_lengths_and_numbers_that_differ(llm, tmp_path, tiny_path):
     assert diff_runs(a, b).branches[0].parting.what == "prompt"
     ended = diff_runs(a, c).branches[0]
     assert (ended.parting.what, ended.parting.index) == ("length", 12) and "max_tokens" in ended.why
+    c.branches[0].plans[0] = dataclasses.replace(c.branches[0].plans[0], stop_ids=(7,))
+    assert "stop_ids" in {change.name for change in diff_runs(a, c).branches[0].changes}
     numbers = diff_runs(a, d)
     assert {"kv_format", "numbers"} <= {change.name for change in numbers.model}
     assert "prefill_chunk" in {change.name for change in numbers.branches[0].harmless}

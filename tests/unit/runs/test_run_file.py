@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from pellucid import LLM, Recorder, RunFileError, UsageError, read_run
+from pellucid.front import recorder as recorder_module
 from pellucid.front.recorder import MOST_WAITING
 from pellucid.glass.frames import MAGIC, FrameReader, FrameWriter, check_byte
 from pellucid.glass.run import Plan, RunDrop, RunToken
@@ -324,6 +325,28 @@ llm = LLM(sys.argv[1], num_threads=1)
 for chunk in llm.stream("Once upon a time", temperature=1, seed=3, max_tokens=500, ignore_eos=True, record=sys.argv[2]):
     print(chunk.token_id, flush=True)
 """
+
+
+def test_steps_wait_no_longer_than_they_may(monkeypatch):
+    """By the clock that the steps bring; and no more of them than so many."""
+    written = []
+
+    class Writer:
+        closed = False
+        packed_steps = staticmethod(written.append)
+
+    monkeypatch.setattr(recorder_module, "packed", lambda step: step)
+    steps = recorder_module.StepBuffer(Writer())
+    for number, (now, so_far) in enumerate(
+        [(5.0, 0), (5.2, 0), (5.25, 0), (5.26, 1), (5.3, 1), (5.54, 1), (5.56, 2)]
+    ):
+        steps.add(number, now)
+        assert len(written) == so_far, now
+    assert written == [[0, 1, 2, 3], [4, 5, 6]]
+    for number in range(MOST_WAITING):
+        assert len(written) == 2
+        steps.add(number, 6.0)
+    assert written[2] == list(range(MOST_WAITING))
 
 
 def test_a_kill_leaves_a_beginning(tiny_path, tmp_path):
