@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_checkpoints import make
 
-from pellucid import LLM, Capture, Recorder, RunFileError, UsageError, _native, read_run
+from pellucid import LLM, Capture, Recorder, RunFileError, UsageError, ZeroAblate, _native, read_run
 from pellucid.glass.diff import diff_runs, parting
 from pellucid.glass.digests import digest, sketch
 from pellucid.glass.run import RunDrop
@@ -324,6 +324,14 @@ def test_where_two_runs_part_and_why(llm, tmp_path):
     assert not found.same and not found.model and not found.build
     same = diff_runs(runs["a"], runs["again"])
     assert same.same and same.lines() == ["the same"]
+
+
+def test_runs_parted_by_an_intervention_say_so(llm, tmp_path):
+    for name, changes in (("a", []), ("b", [ZeroAblate(0)])):
+        llm.generate(PROMPT, max_tokens=8, ignore_eos=True, interventions=changes, record=tmp_path / name)
+    (branch,) = diff_runs(read_run(tmp_path / "a"), read_run(tmp_path / "b")).branches
+    assert (branch.parting.what, branch.parting.index) == ("hidden state", 0)
+    assert branch.why == "; why: another interventions"
 
 
 def test_prompts_lengths_and_numbers_that_differ(llm, tmp_path, tiny_path):
