@@ -374,3 +374,8 @@ def test_the_last_layer_is_the_model(make_debugger, step_llm):
     row = view.look.rows[0]
     assert layers.token == row.text and layers.rows[-1].rank == 0
     assert layers.rows[-1].probability == pytest.approx(row.probability, rel=1e-5)
+    other = view.look.rows[5]
+    last = make_layers(step_llm, list(view.ids), other.token_id).rows[-1]
+    assert (last.top, last.rank) == (row.text, 5)
+    assert last.top_probability == pytest.approx(row.probability, rel=1e-5)
+    assert last.probability == pytest.approx(other.probability, rel=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from threading import Event
 
 import pytest
@@ -103,6 +104,11 @@ def test_all_the_text_is_there_in_its_colours(views):
             assert ("underline" in style) == (cell.kind in ("forced", "given"))
 
 
+def test_a_line_of_the_text_ends_where_it_ends(views):
+    lines = [line.plain for line in text_lines(views[0], 60, 50)]
+    assert lines[0].endswith("the quick\u21b5") and lines[1].startswith("brown fox")
+
+
 @pytest.mark.parametrize("height", [1, 2, 5, 9])
 def test_the_cursor_is_in_sight(views, height):
     for view in views:
@@ -111,8 +117,6 @@ def test_the_cursor_is_in_sight(views, height):
 
 
 def test_a_text_of_thousands_of_tokens_is_cut_around_the_cursor(views):
-    from dataclasses import replace
-
     view = replace(views[1], cells=views[1].cells * 300, cursor=6000)
     lines = text_lines(view, 80, 7)
     assert len(lines) == 7 and any("reverse" in str(span.style) for line in lines for span in line.spans)
@@ -158,6 +162,17 @@ def test_the_stages_and_the_sum(views):
         assert any(line.startswith("> ") for line in short), "the choice is always there"
         assert short[0] == f"\u2026 {len(whole) - height + 1} lines more: key v" and len(short) == height
         assert set(short[1:]) <= set(whole)
+
+
+def test_a_stage_that_puts_another_first_and_a_choice_that_is_not_first_say_so(views):
+    look = views[2].look
+    other = look.rows[5].token_id
+    first = replace(look.choice.stages[0], top=other)
+    choice = replace(look.choice, stages=(first, replace(first, name="same")), raw_rank=1234)
+    view = replace(views[2], look=replace(look, choice=choice, names={**look.names, other: "zz"}))
+    lines = [line.plain for line in stages_lines(view, 120, 40)]
+    assert ["1st 'zz'" in line for line in lines[1:3]] == [True, False]
+    assert " (rank 1,235)" in lines[3]
 
 
 def test_what_cannot_be_chosen_is_said(views):

@@ -18,6 +18,7 @@ from pellucid.glass.words import cells
 from pellucid.tui import app as module
 from pellucid.tui.app import StepApp
 from pellucid.tui.branches_pane import branches_lines
+from pellucid.tui.debugger import Debugger
 from pellucid.tui.distribution_pane import distribution_lines
 from pellucid.tui.stages_pane import stages_lines
 from pellucid.tui.style import level
@@ -106,6 +107,41 @@ def test_choose_by_row_and_by_number(make_debugger):
         assert debugger.generation.tokens == [third, fifth]
 
     drive(debugger, play)
+
+
+def test_the_token_that_stands_is_selected(make_debugger):
+    async def play(app, press):
+        await press("down", "down", "enter", "left")
+        assert app.view.look.stands.rank == app.selected == 2
+
+    drive(make_debugger(), play)
+
+
+def test_a_forced_text_may_have_lines(make_debugger):
+    debugger = make_debugger()
+
+    async def play(app, press):
+        await press("f")
+        app.query_one("#answer").value = " a\\nb"
+        await press("enter")
+        assert debugger.generation.text.endswith(" a\nb")
+
+    drive(debugger, play)
+
+
+def test_the_head_of_a_long_prompt_is_coloured_by_a_key(step_llm, monkeypatch):
+    monkeypatch.setattr(module, "MOST_COLOURED", 5)
+    debugger = Debugger(
+        step_llm, step_llm.begin("the quick brown fox", ignore_eos=True), lambda name, value: value
+    )
+
+    async def play(app, press):
+        assert app.view.uncoloured == len(app.view.cells) - 6 > 0
+        assert f"{app.view.uncoloured} uncoloured (c)" in screen_of(app).lines[0]
+        await press("c")
+        assert app.view.uncoloured == 0 and "uncoloured" not in screen_of(app).lines[0]
+
+    drive(debugger, play, (160, 24))
 
 
 def test_keys_typed_ahead_act_in_order(make_debugger, step_llm):
