@@ -76,9 +76,9 @@ class Runner {
   void finish_packing() { packing_.finish(); }
 
   void linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights);
-  // The product of one row with a split matrix, as bounds, and the choices from them: screen.h.
+  // The product of the screen's rows with a split matrix, as bounds, and the choice from those of one row: screen.h.
   void screen(const float* x, Screen& screen);
-  int64_t settle(Screen& screen, const Draw& draw);
+  int64_t settle(Screen& screen, int row, const Draw& draw);
 
   void embed(EmbedArgs args);
   void rms_norm(const NormArgs& args);

@@ -37,43 +37,52 @@ struct RowArgs {
   Screen* screen;
 };
 
-// The rounded x of a pass as ScreenBlocks and ScreenTerms; flags cleared.
-void row_stage(const void* arguments, Worker&) {
-  Screen& s = *static_cast<const RowArgs*>(arguments)->screen;
-  const Matrix& m = *s.matrix;
-  const int64_t num_blocks = m.inputs / quant::kBlock;
-  const double n = static_cast<double>(num_blocks);
+// One rounded block of x as a ScreenBlock; hot inputs that lie in it, at most one term each, from hot[next] on.
+ScreenBlock block_of(const Matrix& m, int64_t b, const uint8_t* x, size_t next) {
+  const double n = static_cast<double>(m.inputs / quant::kBlock);
   // Of both chains of fused multiply-adds, their products d_b s_b and the last addition, each against the least radius.
   const double rounding = (4 * n + 8) * kEpsilon * 1.01 * 724.1 / quant::kLeastRadius;
   const double slack = 1.0 + (n + 8) * 4 * kEpsilon;  // of the spread's own chain
-  std::fill(s.likely, s.likely + s.num_threads, -1);
+  const auto* q = reinterpret_cast<const int8_t*>(x);
+  int64_t sum = 0, squares = 0;
+  for (int i = 0; i < quant::kBlock; ++i) {
+    sum += q[i];
+    squares += q[i] * q[i];
+  }
+  int64_t cold_sum = sum, cold_squares = squares;
+  for (; next < m.hot.size() && m.hot[next] < (b + 1) * quant::kBlock; ++next) {
+    const int8_t v = q[m.hot[next] - b * quant::kBlock];
+    cold_sum -= v;
+    cold_squares -= v * v;
+  }
+  ScreenBlock block;
+  std::memcpy(&block.scale, x + quant::kBlock, 4);
+  std::memcpy(block.q, q, quant::kBlock);
+  const double norm = std::sqrt(static_cast<double>(cold_squares)) + rounding * std::sqrt(static_cast<double>(squares));
+  block.norm = std::nextafter(static_cast<float>(norm * slack * static_cast<double>(block.scale)), kInfinity);
+  block.start = static_cast<int32_t>(8 * cold_sum - 128 * sum);
+  return block;
+}
+
+// The rounded x of a pass as ScreenBlocks and ScreenTerms; flags cleared.
+void rows_stage(const void* arguments, Worker&) {
+  Screen& s = *static_cast<const RowArgs*>(arguments)->screen;
+  const Matrix& m = *s.matrix;
+  const int64_t num_blocks = m.inputs / quant::kBlock;
+  std::fill(s.likely, s.likely + s.num_rows * s.num_threads, -1);
   std::fill(s.unsound, s.unsound + s.num_threads, 0);
-  size_t hot = 0;
+  size_t next = 0;
   ScreenTerm* term = s.terms;
   for (int64_t b = 0; b < num_blocks; ++b) {
-    const uint8_t* x = s.xq + b * kActivationBytes;
-    const auto* q = reinterpret_cast<const int8_t*>(x);
-    int64_t sum = 0, squares = 0, cold_sum = 0, cold_squares = 0;
-    for (int i = 0; i < quant::kBlock; ++i) {
-      sum += q[i];
-      squares += q[i] * q[i];
+    for (int row = 0; row < s.num_rows; ++row)
+      s.blocks[b * s.num_rows + row] = block_of(m, b, s.xq_of(row) + b * kActivationBytes, next);
+    for (; next < m.hot.size() && m.hot[next] < (b + 1) * quant::kBlock; ++next, ++term) {
+      *term = {static_cast<int32_t>(b), static_cast<int32_t>(next / 4), {}};
+      for (int row = 0; row < s.num_rows; ++row)
+        term->q[row][next % 4] = s.blocks[b * s.num_rows + row].q[m.hot[next] - b * quant::kBlock];
     }
-    cold_sum = sum;
-    cold_squares = squares;
-    for (; hot < m.hot.size() && m.hot[hot] < (b + 1) * quant::kBlock; ++hot, ++term) {
-      const int8_t v = q[m.hot[hot] - b * quant::kBlock];
-      cold_sum -= v;
-      cold_squares -= v * v;
-      *term = {static_cast<int32_t>(b), static_cast<int32_t>(hot / 4), {0, 0, 0, 0}};
-      term->q[hot % 4] = v;
-    }
-    float scale;
-    std::memcpy(&scale, x + quant::kBlock, 4);
-    const double norm = std::sqrt(static_cast<double>(cold_squares)) + rounding * std::sqrt(static_cast<double>(squares));
-    const float up = std::nextafter(static_cast<float>(norm * slack * static_cast<double>(scale)), kInfinity);
-    s.blocks[b] = {static_cast<int32_t>(8 * cold_sum - 128 * sum), scale, up};
   }
-  *term = {-1, 0, {0, 0, 0, 0}};
+  *term = {-1, 0, {}};
 }
 
 // As NumPy divides float32 by float32.
@@ -88,6 +97,7 @@ struct alignas(64) Best {
 
 struct SettleArgs {
   Screen* screen;
+  int row;
   const Draw* draw;
   const Kernels* kernels;
   Best* best;         // [threads], all the same before
@@ -98,10 +108,16 @@ struct SettleArgs {
 class Chooser {
  public:
   Chooser(const SettleArgs& args, Best& best)
-      : a_(args), s_(*args.screen), w_(s_.matrix->as_weight(nullptr)), blocks_(s_.matrix->inputs / quant::kBlock), best_(best) {}
+      : a_(args),
+        matrix_(*args.screen->matrix),
+        w_(matrix_.as_weight(nullptr)),
+        xq_(args.screen->xq_of(args.row)),
+        upper_(args.screen->upper_of(args.row)),
+        panel_upper_(args.screen->panel_upper_of(args.row)),
+        best_(best) {}
 
   void argmax_panel(int64_t p) {
-    if (static_cast<double>(s_.panel_upper[p]) < best_.score || p == best_.id / kPanel) return;  // too low, or known
+    if (static_cast<double>(panel_upper_[p]) < best_.score || p == best_.id / kPanel) return;  // too low, or known
     float z[kPanel];
     exact(p, z);
     for (int64_t i = 0; i < live(p); ++i) consider(static_cast<double>(z[i]), p * kPanel + i);
@@ -109,8 +125,8 @@ class Chooser {
 
   // The panels of the run of ids that panel `first` begins: their noise is computed together.
   void draw_run(int64_t first) {
-    const int64_t end = std::min(first + kPanelsOfRun, s_.matrix->num_panels);
-    const float most = *std::max_element(s_.panel_upper + first, s_.panel_upper + end);
+    const int64_t end = std::min(first + kPanelsOfRun, matrix_.num_panels);
+    const float most = *std::max_element(panel_upper_ + first, panel_upper_ + end);
     const double needed = best_.score - tempered(most);
     if (needed > sampling::kLargestNoise || excluded(tempered(most))) return;
     uint32_t words[sampling::kRun];
@@ -123,14 +139,14 @@ class Chooser {
  private:
   double tempered(float z) const { return pellucid::tempered(z, a_.draw->temperature); }
   bool excluded(double z) const { return !(z - a_.top >= a_.least); }
-  int64_t live(int64_t p) const { return std::min(kPanel, s_.matrix->outputs - p * kPanel); }
+  int64_t live(int64_t p) const { return std::min(kPanel, matrix_.outputs - p * kPanel); }
   static uint32_t word_of(const uint32_t* words, int64_t id_in_run) {
     return words[(id_in_run & 3) * (sampling::kRun / 4) + (id_in_run >> 2)];
   }
 
   bool in_question(int64_t p, int64_t first, const uint32_t* words) const {
     for (int64_t i = 0; i < live(p); ++i) {
-      const double z = tempered(s_.upper[p * kPanel + i]);
+      const double z = tempered(upper_[p * kPanel + i]);
       if (!excluded(z) && z + sampling::noise_bound(word_of(words, (p - first) * kPanel + i)) >= best_.score) return true;
     }
     return false;
@@ -149,10 +165,10 @@ class Chooser {
 
   // What is known exactly takes the place of its bound, for the next choice from this pass. One thread has the panel.
   void exact(int64_t p, float* out) {
-    a_.kernels->exact_panel(w_, s_.xq, blocks_, p, out);
+    a_.kernels->exact_panel(w_, xq_, matrix_.inputs / quant::kBlock, p, out);
     ++best_.num_rescored;
-    std::copy(out, out + live(p), s_.upper + p * kPanel);
-    s_.panel_upper[p] = *std::max_element(out, out + live(p));
+    std::copy(out, out + live(p), upper_ + p * kPanel);
+    panel_upper_[p] = *std::max_element(out, out + live(p));
   }
 
   void consider(double score, int64_t id) {
@@ -160,9 +176,11 @@ class Chooser {
   }
 
   const SettleArgs& a_;
-  Screen& s_;
+  const Matrix& matrix_;
   const PackedWeight w_;
-  const int64_t blocks_;
+  const uint8_t* const xq_;
+  float* const upper_;
+  float* const panel_upper_;
   Best& best_;
 };
 
@@ -183,10 +201,13 @@ void draw_stage(const void* arguments, Worker& worker) {
 
 }  // namespace
 
-Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_) : matrix(std::move(matrix_)), num_threads(num_threads_) {
+Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_, int num_rows_)
+    : matrix(std::move(matrix_)), num_threads(num_threads_), num_rows(num_rows_) {
   const auto num_blocks = static_cast<size_t>(matrix->inputs / quant::kBlock), panels = static_cast<size_t>(matrix->num_panels);
-  const size_t sizes[] = {num_blocks * kActivationBytes, num_blocks * sizeof(ScreenBlock), (quant::kHotInputs + 1) * sizeof(ScreenTerm),
-                          panels * kPanel * 4, panels * 4, static_cast<size_t>(num_threads) * 4, static_cast<size_t>(num_threads) * 4};
+  const auto rows = static_cast<size_t>(num_rows), threads = static_cast<size_t>(num_threads);
+  const size_t sizes[] = {rows * num_blocks * kActivationBytes, rows * num_blocks * sizeof(ScreenBlock),
+                          (quant::kHotInputs + 1) * sizeof(ScreenTerm), rows * panels * kPanel * 4, rows * panels * 4,
+                          rows * threads * 4, threads * 4};
   size_t total = 0, starts[7];
   for (int i = 0; i < 7; ++i) {
     starts[i] = total;
@@ -226,31 +247,36 @@ void Runner::screen(const float* x, Screen& s) {
   }
   s.x = x;
   const int64_t step = std::max<int64_t>(1, std::min<int64_t>((32 << 10) / m.panel_bytes, m.num_panels / (4 * num_threads())));
-  const ScreenArgs args{m.as_weight(nullptr), s.xq,     s.blocks,  s.terms, s.upper, s.panel_upper, s.likely, s.unsound,
-                        m.inputs / quant::kBlock, step};
-  const Stage stages[3] = {make_stage(kernels_.quantise, QuantiseArgs{x, s.xq, 1, m.inputs}, true),
-                           make_stage(row_stage, RowArgs{&s}, true), make_stage(kernels_.screen, args, false)};
-  submit(stages, 3);
+  const ScreenArgs args{m.as_weight(nullptr), s.blocks,  s.terms,    s.upper,       s.panel_upper,        s.likely,
+                        s.unsound,            s.num_rows, m.inputs / quant::kBlock, s.num_threads, step};
+  Stage stages[kMaxScreenRows + 2];
+  int n = 0;
+  for (int row = 0; row < s.num_rows; ++row)
+    stages[n++] = make_stage(kernels_.quantise, QuantiseArgs{s.x_of(row), s.xq_of(row), 1, m.inputs}, true);
+  stages[n++] = make_stage(rows_stage, RowArgs{&s}, true);
+  stages[n++] = make_stage(kernels_.screen, args, false);
+  submit(stages, n);
 }
 
-int64_t Runner::settle(Screen& s, const Draw& draw) {
+int64_t Runner::settle(Screen& s, int row, const Draw& draw) {
   s.num_rescored = 0;
   Matrix& m = *s.matrix;
   if (m.num_rows_seen < kRowsForHot) {  // the bounds are there already: what changes now serves the next pass
-    add_energy(m, s.x);
+    add_energy(m, s.x_of(row));
     if (++m.num_rows_seen == kRowsForHot) fill_headers(m);
   }
   if (std::any_of(s.unsound, s.unsound + s.num_threads, [](int32_t flag) { return flag != 0; })) return kUnsettled;
+  const int32_t* const likely = s.likely_of(row);
   std::vector<Best> best(static_cast<size_t>(num_threads()));
   const double lowest = -std::numeric_limits<double>::infinity();
-  SettleArgs args{&s, &draw, &kernels_, best.data(), 0.0, lowest};
+  SettleArgs args{&s, row, &draw, &kernels_, best.data(), 0.0, lowest};
 
   // Begins with what is likely to be best, so that few others stay in question.
   const auto choose = [&](void (*run)(const void*, Worker&), auto one) {
     Best first{lowest, std::numeric_limits<int64_t>::max(), 0};
     Chooser chooser(args, first);
     for (int t = 0; t < s.num_threads; ++t)
-      if (s.likely[t] >= 0) one(chooser, s.likely[t]);
+      if (likely[t] >= 0) one(chooser, likely[t]);
     s.num_rescored += first.num_rescored;
     first.num_rescored = 0;
     std::fill(best.begin(), best.end(), first);
@@ -264,7 +290,7 @@ int64_t Runner::settle(Screen& s, const Draw& draw) {
   };
   const auto argmax = [&] { return choose(argmax_stage, [](Chooser& c, int64_t p) { c.argmax_panel(p); }); };
   if (draw.temperature == 0.0f) return argmax().id;
-  const float most = *std::max_element(s.panel_upper, s.panel_upper + s.matrix->num_panels);
+  const float most = *std::max_element(s.panel_upper_of(row), s.panel_upper_of(row) + m.num_panels);
   if (!std::isfinite(tempered(most, draw.temperature))) return kUnsettled;
   if (draw.min_p > 0.0) {
     const auto top = static_cast<float>(argmax().score);

@@ -1,4 +1,5 @@
-// The certified partial head: the choice that all logits of a row would give, from half of the bits of most of them.
+// The certified partial head: for each of a few rows the choice that all its logits would give, from half of the bits of
+// most of them.
 //
 // A pass leaves an upper bound of each logit (kernels/screen.cc). A choice then computes exactly, with the bits of the
 // whole product, the panels of 16 logits that the bounds leave in question, and no others: what is left out is certainly
@@ -9,6 +10,7 @@
 // kRowsForHot.
 #pragma once
 #include "kernels/kernels.h"
+#include "quant/packed.h"
 #include "runner.h"
 #include "sampling/sampling.h"
 
@@ -16,13 +18,20 @@ namespace pellucid {
 
 // The state of one pass over one matrix; its buffers keep their places, so that a recorded pass can write them.
 struct Screen {
-  Screen(std::shared_ptr<Matrix> matrix, int num_threads);
+  Screen(std::shared_ptr<Matrix> matrix, int num_threads, int num_rows);  // num_rows <= kMaxScreenRows
+
+  // Of one row.
+  const float* x_of(int row) const { return x + row * matrix->inputs; }
+  uint8_t* xq_of(int row) const { return xq + row * activation_bytes(1, matrix->inputs); }
+  float* upper_of(int row) const { return upper + row * matrix->num_panels * quant::kLanes; }
+  float* panel_upper_of(int row) const { return panel_upper + row * matrix->num_panels; }
+  const int32_t* likely_of(int row) const { return likely + row * num_threads; }
 
   std::shared_ptr<Matrix> matrix;
-  int num_threads;
-  const float* x = nullptr;  // [inputs] of the pass
+  int num_threads, num_rows;
+  const float* x = nullptr;  // [num_rows][inputs] of the pass
   Buffer memory;
-  uint8_t* xq;
+  uint8_t* xq;  // each row rounded by itself
   ScreenBlock* blocks;
   ScreenTerm* terms;
   float* upper;

@@ -294,14 +294,15 @@ void bind_ops(nb::module_& m) {
       .def_prop_ro("lower_bytes", [](const Matrix& w) { return w.lower ? w.num_panels * quant::lower_bytes(w.inputs) : 0; })
       .def_prop_ro("num_bytes", [](const Matrix& w) { return w.num_bytes(); });
 
-  nb::class_<Screen>(m, "Screen", "Bounds of one row of logits, and what has been computed exactly of it (native/screen.h).")
+  nb::class_<Screen>(m, "Screen", "Bounds of a few rows of logits, and what has been computed exactly of it (native/screen.h).")
       .def_prop_ro("num_panels", [](const Screen& s) { return s.matrix->num_panels; }, "Of 16 logits each.")
       .def_prop_ro("num_rescored", [](const Screen& s) { return s.num_rescored; }, "Panels that the last choice computed exactly.")
-      .def("upper", [](const Screen& s) {
-        auto* copy = new std::vector<float>(s.upper, s.upper + s.matrix->outputs);
+      .def("upper", [](const Screen& s, int row) {
+        require(row >= 0 && row < s.num_rows, "upper: there is no such row");
+        auto* copy = new std::vector<float>(s.upper_of(row), s.upper_of(row) + s.matrix->outputs);
         nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
         return nb::ndarray<nb::numpy, float, nb::ndim<1>>(copy->data(), {copy->size()}, owner);
-      }, "float32 [outputs], a copy: no exact logit is larger.");
+      }, nb::arg("row") = 0, "float32 [outputs], a copy: no exact logit of the row is larger.");
 
   nb::class_<HeldProgram>(m, "Program", "Recorded operations over fixed buffers.")
       .def_prop_ro("num_stages", [](const HeldProgram& p) { return p.program->stages.size(); });
@@ -330,23 +331,25 @@ void bind_ops(nb::module_& m) {
       .def("finish_packing", finish_packing, "Wait for what `pack_mapped` began, and let go of its data.")
       .def("pack_rows", pack_rows, nb::arg("matrix"), nb::arg("first"), nb::arg("data"))
       .def("linear", linear)
-      .def("make_screen", [](PyRunner& r, std::shared_ptr<Matrix> matrix) {
+      .def("make_screen", [](PyRunner& r, std::shared_ptr<Matrix> matrix, int num_rows) {
         require(matrix->lower != nullptr, "make_screen: the matrix is not split");
-        return std::make_unique<Screen>(std::move(matrix), r.runner.num_threads());
-      })
+        require(num_rows >= 1 && num_rows <= kMaxScreenRows, "make_screen: num_rows must be 1 to 8");
+        return std::make_unique<Screen>(std::move(matrix), r.runner.num_threads(), num_rows);
+      }, nb::arg("matrix"), nb::arg("num_rows") = 1)
       .def("screen", [](PyRunner& r, Floats x, nb::handle_t<Screen> screen) {
         Screen& s = nb::cast<Screen&>(screen);
-        require(size_of(x) == s.matrix->inputs, "screen: x is not one row of the matrix's inputs");
+        require(size_of(x) == s.num_rows * s.matrix->inputs, "screen: x is not num_rows rows of the matrix's inputs");
         r.keep(x, nb::borrow(screen));
         nb::gil_scoped_release release;
         r.runner.screen(x.data(), s);
       })
-      .def("settle", [](PyRunner& r, Screen& s, float temperature, double min_p, uint64_t seed, uint32_t sample, uint32_t position,
+      .def("settle", [](PyRunner& r, Screen& s, int row, float temperature, double min_p, uint64_t seed, uint32_t sample, uint32_t position,
                         uint32_t stream) {
+        require(row >= 0 && row < s.num_rows, "settle: there is no such row");
         require(temperature >= 0.0f && min_p >= 0.0 && min_p <= 1.0, "settle: temperature >= 0 and min_p in [0, 1]");
         nb::gil_scoped_release release;
-        return r.runner.settle(s, {temperature, min_p, {seed, sample, position, stream}});
-      }, nb::arg("screen"), nb::arg("temperature"), nb::arg("min_p"), nb::arg("seed"), nb::arg("sample"), nb::arg("position"),
+        return r.runner.settle(s, row, {temperature, min_p, {seed, sample, position, stream}});
+      }, nb::arg("screen"), nb::arg("row"), nb::arg("temperature"), nb::arg("min_p"), nb::arg("seed"), nb::arg("sample"), nb::arg("position"),
          nb::arg("stream"), "The id that the exact logits would give; -2: a bound is not finite, so look at the logits.")
       .def("embed", embed)
       .def("rms_norm", rms_norm)

@@ -39,27 +39,28 @@ struct LinearArgs {
   int64_t rows, inputs, step;  // step: panels taken at a time
 };
 
-// One row of x as the screen (kernels/screen.cc) takes it, for each block of 32 inputs.
+// Rows of x as the screen (kernels/screen.cc) takes them, [num_blocks][rows]: one block of 32 inputs.
+inline constexpr int kMaxScreenRows = 8;
 struct ScreenBlock {
   int32_t start;  // 8 sum(q not hot) - 128 sum(q)
   float scale;
   float norm;     // scale * |q not hot|, and what the roundings may add
+  int8_t q[32];
 };
-// A hot input: its values' lower nibbles are in group `group` of the panel's header; the others of `q` are 0.
+// A hot input: its values' lower nibbles are in group `group` of the panel's header; the others of each `q` are 0.
 struct ScreenTerm {
   int32_t block, group;
-  int8_t q[4];
+  int8_t q[kMaxScreenRows][4];
 };
 struct ScreenArgs {
   PackedWeight weight;        // bias: padded to whole panels
-  const uint8_t* xq;          // QuantiseArgs::out of one row
   const ScreenBlock* blocks;
   const ScreenTerm* terms;    // ascending by block; ends with block -1
-  float* upper;               // [num_panels][16] bounds of the outputs; -inf past the end
-  float* panel_upper;         // [num_panels] the largest of each
-  int32_t* likely;            // [threads] the panel with the largest estimate; -1 before
-  int32_t* unsound;           // [threads] 1 where a bound is NaN or infinite; 0 before
-  int64_t num_blocks, step;
+  float* upper;               // [rows][num_panels][16] bounds of the outputs; -inf past the end
+  float* panel_upper;         // [rows][num_panels] the largest of each
+  int32_t* likely;            // [rows][num_threads] the panel with the largest estimate; -1 before
+  int32_t* unsound;           // [num_threads] 1 where a bound is NaN or infinite; 0 before
+  int64_t rows, num_blocks, num_threads, step;
 };
 
 struct EmbedArgs {

@@ -3,6 +3,7 @@
 //
 // Quantised weights: integer dots of 32 inputs (exact), then one fused multiply-add of the block into the chain, in
 // ascending order of blocks. Float weights: float_panels.h.
+#include "kernels/ahead.h"
 #include "kernels/float_panels.h"
 #include "kernels/formats.h"
 #include "kernels/kernels.h"
@@ -140,31 +141,6 @@ PELLUCID_INLINE void add_block(Values values, const Scales<F::kScheme>& s, const
     }
   }
 }
-
-// Memory that the next panel will be read from.
-struct Stream {
-  const uint8_t* at;
-  int64_t bytes;
-};
-
-// The part of the next panel that is asked for while a tile of this one is computed: several rows read memory too slowly
-// for the processor's own prefetchers to stay ahead of them.
-struct Ahead {
-  const uint8_t* p;
-  int64_t lines;  // of 64 bytes, for each block
-
-  // Tile number `tile` of `tiles` asks for its part of the stream.
-  Ahead(Stream stream, int64_t blocks, int64_t tile, int64_t tiles) {
-    lines = (stream.bytes / 64 + blocks * tiles - 1) / (blocks * tiles);
-    const int64_t asked = tile * blocks * lines * 64;
-    p = stream.at + asked;
-    if (asked >= stream.bytes) lines = 0;
-  }
-
-  PELLUCID_INLINE void next_block() {
-    for (int64_t i = 0; i < lines; ++i, p += 64) __builtin_prefetch(p, 0, 2);
-  }
-};
 
 // Where memory is the limit, the processor's own prefetchers do better alone (measured; bench/README.md): one row of any
 // format, and few rows of the widest, whose values need no unpacking.

@@ -32,7 +32,7 @@ class Matrix:
 
 class Screen:
     """
-    Bounds of one row of logits, and what has been computed exactly of it (native/screen.h).
+    Bounds of a few rows of logits, and what has been computed exactly of it (native/screen.h).
     """
 
     @property
@@ -43,8 +43,8 @@ class Screen:
     def num_rescored(self) -> int:
         """Panels that the last choice computed exactly."""
 
-    def upper(self) -> NDArray[np.float32]:
-        """float32 [outputs], a copy: no exact logit is larger."""
+    def upper(self, row: int = 0) -> NDArray[np.float32]:
+        """float32 [outputs], a copy: no exact logit of the row is larger."""
 
 class Program:
     """Recorded operations over fixed buffers."""
@@ -86,11 +86,12 @@ class Runner:
     def linear(
         self, arg0: NDArray[np.float32], arg1: Sequence[Matrix], arg2: Sequence[NDArray[np.float32]], /
     ) -> None: ...
-    def make_screen(self, arg: Matrix, /) -> Screen: ...
+    def make_screen(self, matrix: Matrix, num_rows: int = 1) -> Screen: ...
     def screen(self, arg0: NDArray[np.float32], arg1: Screen, /) -> None: ...
     def settle(
         self,
         screen: Screen,
+        row: int,
         temperature: float,
         min_p: float,
         seed: int,

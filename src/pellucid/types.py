@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,7 +40,7 @@ class Batch:
     sequence_ids: Int32  # [rows] row of `block_tables`
     block_tables: Int32  # [num_sequences, max_blocks] block ids in order of position; unused entries 0
     logit_rows: Int32  # [num_logits] ascending; the rows whose logits are wanted: they go through the whole last layer
-    choice_only: bool = False  # there is one such row, and a Screened in place of its logits will do
+    choice_only: bool = False  # a Screened in place of the logits of each will do
     head_rows: Int32 | None = (
         None  # [num_logits] ascending: those of logit_rows that have logits; None: all of them
     )
@@ -48,6 +49,10 @@ class Batch:
     @property
     def num_rows(self) -> int:
         return len(self.token_ids)
+
+    @property
+    def num_logits(self) -> int:
+        return len(self.logit_rows if self.head_rows is None else self.head_rows)
 
     def site(self, name: str, layer: int, x: Float32) -> Float32:
         """A place in a model's page that can be looked at, and changed: x [rows, width] as it flows through it. The
@@ -122,4 +127,4 @@ class Screened(Protocol):
         """float32 [1, vocabulary], all of them, computed now."""
 
 
-Logits = Float32 | Screened  # what a pass leaves: [num_logits, vocabulary], or one row of bounds
+Logits = Float32 | Sequence[Screened]  # what a pass leaves: [num_logits, vocabulary], or bounds of each row

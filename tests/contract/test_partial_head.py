@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tiny_checkpoints import make
 from pellucid.engine.engine import Engine, Request
 from pellucid.models.base import models
 from pellucid.ops.cpu import CpuOps
-from pellucid.ops.screening import Screening
+from pellucid.ops.screening import MOST_ROWS, Screening
 from pellucid.sampling.params import SamplingParams
 from pellucid.text.tokenizer import load_tokenizer
 from pellucid.weights.checkpoint import open_checkpoint
@@ -46,13 +47,14 @@ class Whole:
 
 
 class Counting(Whole):
-    """Counts the passes that gave bounds."""
+    """Counts the passes that gave bounds of so many rows."""
 
-    num_bounds = 0
+    def __init__(self, model):
+        self.model, self.num_bounds = model, Counter()
 
     def __call__(self, batch, cache):
         logits = self.model(batch, cache)
-        self.num_bounds += not isinstance(logits, np.ndarray)
+        self.num_bounds[0 if isinstance(logits, np.ndarray) else len(logits)] += 1
         return logits
 
 
@@ -90,17 +92,51 @@ def check(path, prompts, num_new, max_sequences=1):
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "qwen2", "qwen3"])
 def test_tiny_models(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(Screening, "pays", lambda self: True)  # with so few rows it does not
+    monkeypatch.setattr(
+        Screening, "pays", lambda self, num_rows: 0 < num_rows <= MOST_ROWS
+    )  # with so few rows it does not
     path = make(tmp_path, name, "gguf", "Q8_0")
     rng = np.random.default_rng(0)
     prompts = [rng.integers(0, 300, n).tolist() for n in (1, 7, 40)]
-    num_bounds = check(path, prompts, 12)
+    one_by_one = check(path, prompts, 12)
     assert (
-        num_bounds > len(prompts) * len(PARAMETERS) * 6
+        one_by_one[1] > len(prompts) * len(PARAMETERS) * 6
     )  # shapes that come for the first time have their logits
-    assert check(path, prompts, 12, max_sequences=4) < num_bounds  # several in one pass have their logits
-    monkeypatch.setattr(Screening, "pays", lambda self: False)
-    assert check(path, prompts, 12) == 0
+    assert set(one_by_one) == {0, 1}
+    together = check(path, prompts, 12, max_sequences=MOST_ROWS)
+    assert together[MOST_ROWS] > 6 and set(together) <= {0, *range(1, MOST_ROWS + 1)}
+    crowd = check(path, prompts, 12, max_sequences=16)
+    assert set(crowd) == {0}  # more rows than it pays for
+    monkeypatch.setattr(Screening, "pays", lambda self, num_rows: False)
+    assert set(check(path, prompts, 12)) == {0}
+
+
+def test_drafts_are_checked_from_bounds(tmp_path, monkeypatch):
+    """A strategy that guesses right and wrong: same tokens, from bounds of several rows of one sequence."""
+    monkeypatch.setattr(Screening, "pays", lambda self, num_rows: 0 < num_rows <= MOST_ROWS)
+    path = make(tmp_path, "llama", "gguf", "Q8_0")
+    checkpoint = open_checkpoint(path)
+    ops = CpuOps(2)
+    model = models[checkpoint.architecture].load(checkpoint, ops)
+    ops.finish_loading()
+    counting = Counting(ops.replaying(model))
+    prompts = [[5, 9, 5, 9, 5, 9, 5], [200, 3, 7] * 5, [11]]
+    for values in PARAMETERS:
+        plain, guessed = (
+            [
+                Request(
+                    i, ids, SamplingParams(max_tokens=24, ignore_eos=True, **values, **more), strategy=name
+                )
+                for i, ids in enumerate(prompts)
+            ]
+            for name, more in (
+                ("sample", {}),
+                ("speculative", {"speculation": "always", "max_drafts": MOST_ROWS - 1}),
+            )
+        )
+        expected = tokens(Whole(ops.replaying(model)), ops, plain, 1)
+        assert tokens(counting, ops, guessed, 1) == expected
+    assert any(counting.num_bounds[rows] for rows in range(2, MOST_ROWS + 1))
 
 
 @pytest.mark.slow
@@ -115,4 +151,5 @@ def test_real_models(name):
     tokenizer = load_tokenizer(path)
     lines = [line for line in text.read_text().splitlines() if len(line) > 80]
     prompts = [list(tokenizer.encode(lines[i % len(lines)][: 20 + i % 60])) for i in range(200)]
-    assert check(path, prompts, 8) > 0
+    assert check(path, prompts, 8)[1] > 0
+    assert check(path, prompts, 8, max_sequences=MOST_ROWS)[MOST_ROWS] > 0

@@ -167,15 +167,17 @@ void test_screen(Runner& twin, Runner& runner, const std::string& name) {
         compare(what + " split, rows " + std::to_string(rows), y, {exact.begin(), exact.begin() + rows * outputs});
       }
 
-      Screen screen(m, runner.num_threads());
-      for (int64_t row = 0; row < 5; ++row) {
-        runner.screen(all.data() + row * inputs, screen);
+      Screen one(m, runner.num_threads(), 1), three(m, runner.num_threads(), 3), eight(m, runner.num_threads(), 8);
+      for (int64_t row = 0; row < 16; ++row) {  // five rows by themselves, three together, eight together
+        Screen& screen = row < 5 ? one : row < 8 ? three : eight;
+        const int number = row < 5 ? 0 : static_cast<int>(row < 8 ? row - 5 : row - 8);
+        if (number == 0) runner.screen(all.data() + row * inputs, screen);
         const float* z = exact.data() + row * outputs;
         ++comparisons;
         for (int64_t i = 0; i < outputs; ++i)
-          if (!(z[i] <= screen.upper[i])) {
+          if (const float upper = screen.upper_of(number)[i]; !(z[i] <= upper)) {
             ++failures;
-            std::printf("%s: output %lld is %.9g, above its bound %.9g\n", what.c_str(), static_cast<long long>(i), z[i], screen.upper[i]);
+            std::printf("%s: output %lld is %.9g, above its bound %.9g\n", what.c_str(), static_cast<long long>(i), z[i], upper);
             break;
           }
         for (float temperature : {0.0f, 1.0f, 0.3f, 40.0f})
@@ -187,7 +189,7 @@ void test_screen(Runner& twin, Runner& runner, const std::string& name) {
             if (temperature != 0.0f && min_p > 0.0) sampling::keep_min_p(logits.data(), outputs, min_p, 1);
             const int64_t expected = temperature == 0.0f ? sampling::maximum(logits.data(), outputs).id
                                                          : sampling::gumbel_argmax(logits.data(), outputs, key);
-            const int64_t got = runner.settle(screen, {temperature, min_p, key});
+            const int64_t got = runner.settle(screen, number, {temperature, min_p, key});
             ++comparisons;
             if (got != expected) {
               ++failures;
@@ -197,9 +199,9 @@ void test_screen(Runner& twin, Runner& runner, const std::string& name) {
           }
       }
       all[0] = NAN;
-      runner.screen(all.data(), screen);
+      runner.screen(all.data(), one);
       ++comparisons;
-      if (runner.settle(screen, {}) != kUnsettled) {
+      if (runner.settle(one, 0, {}) != kUnsettled) {
         ++failures;
         std::printf("%s: NaN was settled\n", what.c_str());
       }

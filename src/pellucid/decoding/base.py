@@ -5,6 +5,7 @@ A strategy sees one sequence at a time and knows no engine: the engine computes 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 from pellucid.registry import Registry
@@ -35,12 +36,12 @@ class DecodingStrategy(Protocol):
 
 
 class ChoosingStrategy(DecodingStrategy, Protocol):
-    """One that can do with bounds of a row of logits, where it has no drafts. Others need not say so."""
+    """One that can do with bounds of its rows of logits. Others need not say so."""
 
     chooses: bool  # whether it does, with these parameters
 
-    def choose(self, history: History, logits: Screened) -> list[Choice]:
-        """What `advance` would give for the exact logits."""
+    def choose(self, history: History, drafts: list[int], rows: Sequence[Screened]) -> list[Choice]:
+        """What `advance` would give for the exact logits of these rows."""
 
 
 class SpeculatingStrategy(DecodingStrategy, Protocol):

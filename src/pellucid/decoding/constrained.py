@@ -33,7 +33,7 @@ class Constrained:
         return self._constraint.state(history).forced()[:MAX_DRAFTS]
 
     def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
-        return verify(self._sampler, history, drafts, logits)
+        return verify(self._sampler.choose, history, drafts, logits)
 
     def source(self, sample_index: int) -> str:
         return "grammar"

@@ -50,7 +50,7 @@ class Jacobi:
         return self._filled(guesses, int(ids[-1]))
 
     def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
-        choices = verify(self._sampler, history, drafts, logits)
+        choices = verify(self._sampler.choose, history, drafts, logits)
         chosen = [choice.token_id for choice in choices]
         guesses = self._revise(history, drafts, logits, len(chosen))
         follows = Ahead(history, chosen).token_ids

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pellucid.decoding.base import strategies
@@ -25,5 +26,5 @@ class Sample:
     def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
         return [self._sampler.choose(history, logits[0])]
 
-    def choose(self, history: History, logits: Screened) -> list[Choice]:
-        return [self._sampler.choose_from_bounds(history, logits)]
+    def choose(self, history: History, drafts: list[int], rows: Sequence[Screened]) -> list[Choice]:
+        return [self._sampler.choose_from_bounds(history, rows[0])]

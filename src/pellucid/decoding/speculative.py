@@ -81,12 +81,12 @@ class Speculative:
         return best.draft.ids[: best.plan.length]
 
     def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
-        choices = verify(self._sampler, history, drafts, logits)
+        choices = verify(self._sampler.choose, history, drafts, logits)
         self.learn(history.sample_index, [choice.token_id for choice in choices])
         return choices
 
-    def choose(self, history: History, logits: Screened) -> list[Choice]:
-        choices = [self._sampler.choose_from_bounds(history, logits)]
+    def choose(self, history: History, drafts: list[int], rows: Sequence[Screened]) -> list[Choice]:
+        choices = verify(self._sampler.choose_from_bounds, history, drafts, rows)
         self.learn(history.sample_index, [choice.token_id for choice in choices])
         return choices
 

@@ -8,11 +8,14 @@ Leviathan et al. 2023, arXiv 2211.17192, can.)
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
 from pellucid.sampling.base import History
-from pellucid.sampling.sampler import Choice, Sampler
-from pellucid.types import Float32, Int32
+from pellucid.sampling.sampler import Choice
+from pellucid.types import Float32, Int32, Screened
 
 
 class Ahead:
@@ -38,12 +41,18 @@ class Ahead:
         self.companion_logits: Float32 | None = None  # nothing is drafted where there is a companion
 
 
-def verify(sampler: Sampler, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
-    """logits: float32 [1 + len(drafts), vocabulary], row i after history + drafts[:i]. The choices up to the first
-    that is not its draft, that one included; nothing is chosen after a token that ends the output."""
-    choices = [sampler.choose(history, logits[0])]
+def verify(
+    choose: Callable[[History, Any], Choice],
+    history: History,
+    drafts: list[int],
+    rows: Float32 | Sequence[Screened],
+) -> list[Choice]:
+    """rows: 1 + len(drafts) of logits (float32 [vocabulary] each) or of their bounds, row i after history + drafts[:i];
+    choose: from one of them. The choices up to the first that is not its draft, that one included; nothing is chosen
+    after a token that ends the output."""
+    choices = [choose(history, rows[0])]
     for i, draft in enumerate(drafts):
         if choices[-1].token_id != draft or draft in history.stop_ids:
             break
-        choices.append(sampler.choose(Ahead(history, drafts[: i + 1]), logits[i + 1]))
+        choices.append(choose(Ahead(history, drafts[: i + 1]), rows[i + 1]))
     return choices

@@ -37,8 +37,8 @@ class BatchBuilder:
         keep_rows: bool = False,
     ) -> Batch:
         """The next pass. Logits: of each sequence from `first_wanted` on, drafts too; all_logits: of all
-        rows; choice_only: bounds will do, which holds where there is one such row. keep_rows: every row goes through
-        the whole last layer, for who watches."""
+        rows; choice_only: bounds of them will do. keep_rows: every row goes through the whole last layer, for who
+        watches."""
         row = num_logits = 0
         for i, (sequence, rows) in enumerate(plan):
             owner = self._owners[i]
@@ -54,7 +54,7 @@ class BatchBuilder:
                 self._logit_rows[num_logits] = row + position - start
                 num_logits += 1
             row += rows
-        batch = self._views(row, len(plan), num_logits, choice_only and num_logits == 1)
+        batch = self._views(row, len(plan), num_logits, choice_only)
         if watch is None:
             self._watched = None  # and what watched goes
             return batch

@@ -175,7 +175,7 @@ class Engine:
                 ready.append((sequence, row, row + wanted))
                 row += wanted
         for sequence, first, stop in ready:
-            part = logits[first:stop] if isinstance(logits, np.ndarray) else logits  # bounds are of one row
+            part = logits[first:stop]
             if isinstance(part, np.ndarray) and self.held.take(sequence, part):
                 continue
             self._advance(sequence, part, events)
@@ -193,7 +193,7 @@ class Engine:
             self.cache.copy_blocks(copies)
         if not plan:
             return None
-        choice_only = not all_logits and len(plan) == 1 and self._chooses(plan[0][0])
+        choice_only = not all_logits and all(self._chooses(sequence) for sequence, _ in plan)
         watch = self._watching = Watching.of(plan, self._watching, all_logits=all_logits)
         keep_rows = watch is not None and watch.keeps_rows(len(self.model.layers))
         batch = self._builder.build(
@@ -218,7 +218,7 @@ class Engine:
 
     def _chooses(self, sequence: Sequence) -> bool:
         live = self._live.get(sequence.request_id)
-        return live is not None and live.chooses and not sequence.drafts
+        return live is not None and live.chooses
 
     def _propose(self, events: list[TokenEvent]) -> None:
         """Asks for drafts where the next pass begins at the last token."""

@@ -109,11 +109,11 @@ class LiveRequest:
 
     def choices(self, sequence: Sequence, drafts: list[int], logits: Logits) -> list[Choice]:
         """What the strategy chooses, held to its protocol; logits [1 + drafts, vocabulary], or bounds of
-        one row."""
+        these rows."""
         if isinstance(logits, np.ndarray):
             choices = self.strategy.advance(sequence, drafts, logits)
         else:
-            choices = cast(ChoosingStrategy, self.strategy).choose(sequence, logits)
+            choices = cast(ChoosingStrategy, self.strategy).choose(sequence, drafts, logits)
         accepted = [choice.token_id for choice in choices[:-1]]
         if not choices or accepted != drafts[: len(accepted)]:
             chosen = [choice.token_id for choice in choices]

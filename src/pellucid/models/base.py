@@ -52,8 +52,8 @@ class Model(Protocol):
         """[rows, width] of the residual stream after the last layer -> what the head reads."""
 
     def __call__(self, batch: Batch, cache: Any) -> Logits:
-        """One pass: logits [num_logits, vocabulary] of batch.logit_rows, or with batch.choice_only bounds of the
-        one row, if the backend has that; fills the cache for all rows."""
+        """One pass: logits [num_logits, vocabulary] of batch.logit_rows, or with batch.choice_only bounds of
+        them, if the backend has that; fills the cache for all rows."""
 
 
 class ModelFamily(Protocol):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pellucid import _native
 from pellucid.errors import UsageError
 from pellucid.ops.base import KV_FORMATS
-from pellucid.ops.screening import SPLIT_FORMATS, ScreenedRow, Screening
+from pellucid.ops.screening import MOST_ROWS, SPLIT_FORMATS, Screening, screened_rows
 from pellucid.types import Array, Batch, Float32, Int32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
@@ -232,8 +232,8 @@ class CpuOps:
     def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
         if batch.head_rows is not None:
             x = self.rows(x, batch.head_rows)
-        if batch.choice_only and head.is_split:
-            return ScreenedRow(self.runner, self.screening, x, head)
+        if batch.choice_only and head.is_split and 0 < len(x) <= MOST_ROWS:
+            return screened_rows(self.runner, self.screening, x, head)
         return self.linear(x, head)
 
     def linears(self, x: Float32, *weights: Any) -> tuple[Float32, ...]:

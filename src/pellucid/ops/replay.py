@@ -78,7 +78,7 @@ class Replay:
         watch = batch.watch
         if batch.num_rows > MAX_ROWS or (watch is not None and watch.changes):
             return self.model(_whole(batch), cache)
-        if batch.choice_only and not self.ops.screening.pays():
+        if batch.choice_only and not self.ops.screening.pays(batch.num_logits):
             batch = _whole(batch)
         self._cover(batch)
         key = (

@@ -6,14 +6,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from pellucid.types import Float32
+from pellucid.types import Float32, Screened
 
 SPLIT_FORMATS: Final = ("Q8_0",)  # of heads that can be screened: quant/packed.h
 
-# A screen reads about 0.56 of the head, and each panel that is left in question once more and whole.
-MOST_RESCORED: Final = 0.4  # of the panels, above which all logits cost less
+# A screen reads about 0.56 of the head, and each panel that a row leaves in question once more and whole.
+MOST_RESCORED: Final = 0.4  # of the panels, by all rows, above which all logits cost less
 MEMORY: Final = 1 / 8  # of the newest choice in the running mean
 TRIED_EVERY: Final = 32  # passes, while it does not pay
+MOST_ROWS: Final = 4  # beyond it the products cost more than the bytes (bench/README.md)
 
 
 class Screening:
@@ -25,8 +26,10 @@ class Screening:
         self.saved_bytes = 0.0  # of weights, in the mean of the last choices
         self._num_skipped = 0
 
-    def pays(self) -> bool:
-        if self.mean_rescored <= MOST_RESCORED:
+    def pays(self, num_rows: int) -> bool:
+        if not 0 < num_rows <= MOST_ROWS:
+            return False
+        if num_rows * self.mean_rescored <= MOST_RESCORED:
             return True
         self._num_skipped += 1
         return self._num_skipped % TRIED_EVERY == 0
@@ -37,18 +40,18 @@ class Screening:
 
 
 class ScreenedRow:
-    """types.Screened of the runner's matrix `head`; x: float32 [1, width], the hidden state under it."""
+    """types.Screened of row number `row` of a pass; x: float32 [1, width], the hidden state under it."""
 
-    def __init__(self, runner: Any, screening: Screening, x: Float32, head: Any) -> None:
-        self.x, self.head = x, head
-        self.screen = runner.make_screen(head)
+    def __init__(
+        self, runner: Any, screening: Screening, x: Float32, head: Any, screen: Any, row: int
+    ) -> None:
+        self.x, self.head, self.screen, self.row = x, head, screen, row
         self._runner, self._screening = runner, screening
-        runner.screen(x, self.screen)
 
     def choose(
         self, temperature: float, min_p: float, seed: int, sample: int, position: int, stream: int
     ) -> int | None:
-        token = self._runner.settle(self.screen, temperature, min_p, seed, sample, position, stream)
+        token = self._runner.settle(self.screen, self.row, temperature, min_p, seed, sample, position, stream)
         self._screening.note(self.screen.num_rescored / self.screen.num_panels, self.head)
         return token if token >= 0 else None
 
@@ -56,3 +59,10 @@ class ScreenedRow:
         out: Float32 = np.empty((1, self.head.shape[0]), np.float32)
         self._runner.linear(self.x, [self.head], [out])
         return out
+
+
+def screened_rows(runner: Any, screening: Screening, x: Float32, head: Any) -> list[Screened]:
+    """Bounds of the runner's matrix `head` times each row of x, float32 [1 to MOST_ROWS, width]."""
+    screen = runner.make_screen(head, len(x))
+    runner.screen(x, screen)
+    return [ScreenedRow(runner, screening, x[i : i + 1], head, screen, i) for i in range(len(x))]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pellucid import _native
 from pellucid.engine.sequence import Sequence
 from pellucid.ops.cpu import CpuOps
+from pellucid.ops.screening import MOST_ROWS
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.random import gumbel_argmax
 from pellucid.sampling.sampler import Sampler
@@ -77,19 +78,21 @@ def test_choices_are_those_of_all_logits(
     ops = CpuOps(threads)
     head, whole = ops.head(weight), ops.matrix(weight)
     assert head.is_split and not whole.is_split
-    for position in range(4):  # the first chooses the hot inputs, the others live with them
-        x = (rng.normal(size=(1, width)) * np.exp(rng.normal(0, spread, (1, width)))).astype(np.float32)
+    for position, num_rows in enumerate((1, 1, 2, MOST_ROWS)):  # the first chooses the hot inputs
+        x = rng.normal(size=(num_rows, width)) * np.exp(rng.normal(0, spread, (num_rows, width)))
+        x = x.astype(np.float32)
         exact = ops.linear(x, whole)
         assert np.array_equal(ops.linear(x, head).view(np.uint32), exact.view(np.uint32))
-        bounds = ops.logits(x, head, CHOICE)
-        assert not isinstance(bounds, np.ndarray)
-        assert np.all(exact[0] <= bounds.screen.upper())  # type: ignore[attr-defined]
-        for values in PARAMETERS:
-            sampler = Sampler(SamplingParams(**values, seed=position), seed + position)
-            assert sampler.chooses
-            history = history_of(5 + position, 7 * position)
-            assert sampler.choose_from_bounds(history, bounds) == sampler.choose(history, exact[0])
-        assert np.array_equal(bounds.exact().view(np.uint32), exact.view(np.uint32))
+        found = ops.logits(x, head, CHOICE)
+        assert not isinstance(found, np.ndarray) and len(found) == num_rows
+        for row, bounds in enumerate(found):
+            assert np.all(exact[row] <= bounds.screen.upper(row))  # type: ignore[attr-defined]
+            for values in PARAMETERS:
+                sampler = Sampler(SamplingParams(**values, seed=position), seed + position)
+                assert sampler.chooses
+                history = history_of(5 + position, 7 * position)
+                assert sampler.choose_from_bounds(history, bounds) == sampler.choose(history, exact[row])
+            assert np.array_equal(bounds.exact().view(np.uint32), exact[row : row + 1].view(np.uint32))
 
 
 def test_every_part_of_the_key_reaches_the_noise() -> None:
@@ -100,7 +103,8 @@ def test_every_part_of_the_key_reaches_the_noise() -> None:
     logits = ops.linear(x, ops.matrix(weight))[0]
     head, found = ops.head(weight), set()
     for key in ((7, 0, 0, 0), (8, 0, 0, 0), (7 + 2**40, 0, 0, 0), (7, 3, 0, 0), (7, 0, 9, 0), (7, 0, 0, 2)):
-        token = ops.logits(x, head, CHOICE).choose(8.0, 0.0, *key)  # type: ignore[union-attr]
+        (bounds,) = ops.logits(x, head, CHOICE)
+        token = bounds.choose(8.0, 0.0, *key)  # type: ignore[union-attr]
         assert token == gumbel_argmax(logits / np.float32(8.0), *key)
         found.add(token)
     assert len(found) == 6  # so no part could be left out
@@ -113,7 +117,7 @@ def test_every_instruction_set_has_the_same_bounds(isa: str) -> None:
     x = rng.normal(size=(1, 96)).astype(np.float32)
     uppers = []
     for ops in (CpuOps(1, "scalar"), CpuOps(2, isa)):
-        bounds = ops.logits(x, ops.head(weight), CHOICE)
+        (bounds,) = ops.logits(x, ops.head(weight), CHOICE)
         uppers.append(bounds.screen.upper())  # type: ignore[union-attr]
     assert np.array_equal(uppers[0].view(np.uint32), uppers[1].view(np.uint32))
 
@@ -124,8 +128,8 @@ def test_a_likely_choice_computes_little() -> None:
     x = rng.normal(size=(1, 640)).astype(np.float32)
     values = np.clip(np.round(rng.normal(0, 40, (4096, 640))), -127, 127).astype(np.int8)
     values[1234] = np.clip(np.round(x[0] * 50), -127, 127)
-    ops = CpuOps(1)
-    bounds = ops.logits(x, ops.head(head_of(values, np.full((4096, 20), 0.01))), CHOICE)
+    ops = CpuOps(2)
+    (bounds,) = ops.logits(x, ops.head(head_of(values, np.full((4096, 20), 0.01))), CHOICE)
     assert bounds.choose(0.0, 0.0, 0, 0, 0, 0) == 1234  # type: ignore[union-attr]
     assert bounds.screen.num_rescored <= 2  # type: ignore[union-attr]
 
@@ -137,7 +141,7 @@ def test_what_is_not_finite_is_left_to_the_logits(bad: float) -> None:
     head = ops.head(random_head(rng, 64, 64, "random"))
     x = rng.normal(size=(1, 64)).astype(np.float32)
     x[0, 7] = bad
-    bounds = ops.logits(x, head, CHOICE)
+    (bounds,) = ops.logits(x, head, CHOICE)
     assert bounds.choose(0.0, 0.0, 0, 0, 0, 0) is None  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="NaN"):
         Sampler(SamplingParams(), 0).choose_from_bounds(history_of(3), bounds)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pellucid.ops.cpu import CpuOps
-from pellucid.ops.screening import MOST_RESCORED, TRIED_EVERY, Screening
+from pellucid.ops.screening import MOST_RESCORED, MOST_ROWS, TRIED_EVERY, Screening
 from pellucid.weights.tensor import Format, Tensor
 
 HEAD = SimpleNamespace(lower_bytes=1000.0, num_bytes=2200.0)
@@ -16,18 +16,26 @@ HEAD = SimpleNamespace(lower_bytes=1000.0, num_bytes=2200.0)
 
 def test_choices_that_compute_much_stop_it_and_it_is_tried_now_and_then() -> None:
     screening = Screening()
-    assert screening.pays()
+    assert screening.pays(1)
     for _ in range(3):  # a few do not yet count
         screening.note(1.0, HEAD)
-    assert screening.pays()
+    assert screening.pays(1)
     for _ in range(30):
         screening.note(1.0, HEAD)
     assert screening.mean_rescored > MOST_RESCORED
-    asked = [screening.pays() for _ in range(3 * TRIED_EVERY)]
+    asked = [screening.pays(1) for _ in range(3 * TRIED_EVERY)]
     assert [i for i, pays in enumerate(asked) if pays] == [i * TRIED_EVERY - 1 for i in (1, 2, 3)]
     for _ in range(30):
         screening.note(0.0, HEAD)
-    assert all(screening.pays() for _ in range(3))
+    assert all(screening.pays(1) for _ in range(3))
+
+
+def test_rows_add_up_and_many_rows_never_pay() -> None:
+    screening = Screening()
+    assert [screening.pays(n) for n in range(MOST_ROWS + 2)] == [False] + [True] * MOST_ROWS + [False]
+    for _ in range(100):
+        screening.note(MOST_RESCORED / 2.5, HEAD)
+    assert screening.pays(1) and screening.pays(2) and not screening.pays(3)
 
 
 def test_what_is_saved_is_the_lower_half_less_what_was_computed_again() -> None:
