@@ -242,6 +242,15 @@ def test_damaged_files_are_one_line_errors(models: Any, tmp_path: Path) -> None:
                 count += 1
                 assert "\n" not in str(error) and len(str(error)) < 600
     assert count > total // 2
+    # Tokens that are in the vocabulary, and do not spell what stands beside them.
+    extra = json.loads(json.dumps(whole.manifest["extra"]))
+    segment = next(
+        each for each in extra["turns"][0]["prompt"] if isinstance(each[0], str) and each[0].strip()
+    )
+    segment[1] = [(token + 1) % 300 for token in segment[1]]
+    container.write(file, {**whole.manifest, "extra": extra}, tensors)
+    with pytest.raises(ChatFileError, match="spell something else"):
+        llm.restore_chat(file)
 
 
 def refused(llm: LLM, file: Path) -> None:

@@ -71,6 +71,8 @@ def test_undo_edit_regenerate_switch_and_fork_are_exact(models: Any) -> None:
     chat.undo(len(chat))
     assert (chat.tokens, chat.turns, chat.branches[0].turn) == ([], [], None)
     assert chat.say("a").read().text == texts[0]
+    redrawn = chat.regenerate().read()
+    assert redrawn.result is not None and redrawn.result.settings["seed"].origin == "drawn at random"
 
 
 def test_an_answer_that_somebody_wrote(models: Any) -> None:

@@ -225,3 +225,20 @@ def test_interventions_are_recorded_and_replayed(llm, tmp_path):
     run.branches[0].interventions = run.branches[0].interventions[1:]
     first = llm.replay(run).branches[0].first
     assert (first.what, first.index, first.layer) == ("layer", 2, 1)  # where steering began
+
+
+def test_an_end_that_was_taken_back_is_no_end(llm, tmp_path):
+    """What the file says last is how the generation stands when it is closed."""
+    for name, change, reason in (
+        ("back", lambda generation: generation.rewind(2), None),
+        ("more", lambda generation: generation.append([7]), "length"),
+        ("none", lambda generation: None, "length"),
+    ):
+        generation = llm.begin(PROMPT, record=tmp_path / name, **PARAMS | {"max_tokens": 5})
+        generation.run()
+        change(generation)
+        tokens = generation.tokens
+        assert generation.finish_reason == reason
+        generation.close()
+        (branch,) = read_run(tmp_path / name).branches
+        assert ([token.token_id for token in branch.tokens], branch.finish_reason) == (tokens, reason)
