@@ -256,8 +256,8 @@ def test_what_never_comes_into_effect_is_said(llm):
         UsageError, match="force_at: token 7 is forced at step 12, and there are steps 0 to 11"
     ):
         llm.generate(PROMPT, **NEW, force_at={12: 7})
-    with pytest.raises(UsageError, match="and the context has positions 0 to 1023"):
-        llm.generate(PROMPT, interventions=[Patch(rows, 1, start=1021)])
+    with pytest.raises(UsageError, match=f"and the context has positions 0 to {llm.context_length - 1}"):
+        llm.generate(PROMPT, interventions=[Patch(rows, 1, start=llm.context_length - 3)])
     reached = [ForceToken(11, 7), Patch(rows, layers - 1, start=last + 11 - 3)]
     assert llm.generate(PROMPT, **NEW, interventions=reached).notes == ()
 
