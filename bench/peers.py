@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,10 @@ def long_prompt(folder: Path) -> Path:
     return path
 
 
-def measure(engine: Any, model: Path, threads: int, prompt_file: Path, only: Iterable[str]) -> dict[str, Any]:
+def measure(engine: Any, model: Path, threads: int, prompt_file: Path, arguments: Any) -> dict[str, Any]:
     """One round: every measure of one engine once, begun when nothing else is running."""
-    samples: dict[str, Any] = {"disturbed": not machine.wait_until_idle()}
+    only: list[str] = arguments.only.split(",")
+    samples: dict[str, Any] = {"disturbed": not machine.wait_until_idle(arguments.idle_wait)}
     if "throughput" in only:
         got = engine.throughput(
             model, threads=threads, prefill=PREFILL, decode=DECODE, each=EACH, sequences=SEQUENCES
@@ -94,7 +95,6 @@ def rounds(
 ) -> None:
     """`rounds` of every engine (slow ones: one), alternating; before them one token of each, dropped: it brings
     the files into the page cache and writes bytecode."""
-    only = arguments.only.split(",")
     for engine in engines:
         if not engine.slow:
             with contextlib.suppress(RuntimeError):  # told in its first round
@@ -106,7 +106,7 @@ def rounds(
             print(f"{model.name} -t {threads} round {number + 1}: {engine.name}", file=sys.stderr, flush=True)
             kept = into.setdefault(engine.name, {"rounds": []})
             try:
-                kept["rounds"].append(measure(engine, model, threads, prompt_file, only))
+                kept["rounds"].append(measure(engine, model, threads, prompt_file, arguments))
                 kept.pop("failed", None)
             except RuntimeError as error:
                 kept["failed"] = " ".join(str(error).split())[-300:]
@@ -123,6 +123,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--peers", default=DEFAULT, help=f"default: {DEFAULT}; there is also vllm")
     parser.add_argument("--only", default=",".join(MEASURES), help=f"of {', '.join(MEASURES)}")
+    parser.add_argument(
+        "--idle-wait", type=float, default=30.0, help="seconds a round waits for an idle machine, then begins"
+    )
     parser.add_argument("--out", type=Path, help="where all samples are kept as JSON")
     parser.add_argument("--fresh", action="store_true", help="forget what --out holds")
     parser.add_argument("--table", type=Path, help="print the table of a file that --out wrote, and end")
@@ -152,7 +155,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         prompt_file = long_prompt(Path(scratch))
         for threads in arguments.threads.split(","):
-            machine.wait_until_idle()
+            machine.wait_until_idle(arguments.idle_wait)
             report["ceilings"].setdefault(threads, []).append(machine.ceilings(int(threads)))
             for model in arguments.models:
                 into = report["results"].setdefault(model.stem, {}).setdefault(threads, {})
