@@ -80,10 +80,9 @@ def log_probabilities(logits: Any) -> Any:
     return x - np.log(np.exp(x).sum(1, keepdims=True))
 
 
-def compare(reference: Any, other: Any, ids: list[int]) -> dict[str, Any]:
-    """Per position: KL(reference || other) in nats, whether the most probable token is the same; and the loss of the
-    next token under `other` less that under the reference."""
-    p, q = log_probabilities(reference), log_probabilities(other)
+def compare(p: Any, q: Any, ids: list[int]) -> dict[str, Any]:
+    """p, q: log-probabilities [tokens, vocabulary] of the reference and of another. Per position: KL(p || q) in nats,
+    whether the most probable token is the same; and the loss of the next token under q less that under p."""
     following = np.array(ids[1:])
     rows = np.arange(len(following))
     return {
@@ -123,13 +122,14 @@ def measure(model: Path, text: str, tokens: int, window: int, check: Path | None
             found: dict[str, list[dict[str, Any]]] = {"pellucid": [], "llama.cpp": []}
             theirs = llama_logits(model, windows, ours.tokenizer.vocabulary_size, scratch)
             for number, (ids, logits) in enumerate(zip(windows, theirs, strict=True)):
-                truth = reference.logits(ids)
+                exact = reference.logits(ids)
                 if check and number == 0:
                     print(
-                        f"reference against transformers: {check_reference(check, ids, truth)} of the largest"
+                        f"reference against transformers: {check_reference(check, ids, exact)} of the largest"
                     )
-                found["pellucid"].append(compare(truth, ours.logits(ids), ids))
-                found["llama.cpp"].append(compare(truth, logits, ids))
+                truth = log_probabilities(exact)
+                found["pellucid"].append(compare(truth, log_probabilities(ours.logits(ids)), ids))
+                found["llama.cpp"].append(compare(truth, log_probabilities(logits), ids))
                 kl = [round(float(parts[-1]["kl"].mean()), 6) for parts in found.values()]
                 print(f"{model.name} window {number + 1}/{len(windows)}: {kl}", file=sys.stderr, flush=True)
     print(f"\n{model.stem}, {len(every)} tokens in windows of {window}:\n")
