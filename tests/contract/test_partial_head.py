@@ -111,31 +111,25 @@ def test_tiny_models(tmp_path, name, monkeypatch):
     assert set(check(path, prompts, 12)) == {0}
 
 
-def test_drafts_are_checked_from_bounds(tmp_path, monkeypatch):
-    """A strategy that guesses right and wrong: same tokens, from bounds of several rows of one sequence."""
+@pytest.mark.parametrize("strategy", ["speculative", "jacobi"])
+def test_drafts_are_checked_from_bounds(tmp_path, monkeypatch, strategy):
+    """Guesses, right and wrong: the plain tokens, from bounds of several rows of one sequence."""
     monkeypatch.setattr(Screening, "pays", lambda self, num_rows: 0 < num_rows <= MOST_ROWS)
-    path = make(tmp_path, "llama", "gguf", "Q8_0")
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(make(tmp_path, "llama", "gguf", "Q8_0"))
     ops = CpuOps(2)
     model = models[checkpoint.architecture].load(checkpoint, ops)
     ops.finish_loading()
-    counting = Counting(ops.replaying(model))
+    whole, counting = Whole(ops.replaying(model)), Counting(ops.replaying(model))
     prompts = [[5, 9, 5, 9, 5, 9, 5], [200, 3, 7] * 5, [11]]
+    guessing = {"speculation": "jacobi" if strategy == "jacobi" else "always", "max_drafts": MOST_ROWS - 1}
+
+    def found(model, name, **values):
+        params = SamplingParams(max_tokens=24, ignore_eos=True, **values)
+        requests = [Request(i, ids, params, strategy=name) for i, ids in enumerate(prompts)]
+        return tokens(model, ops, requests, 1)
+
     for values in PARAMETERS:
-        plain, guessed = (
-            [
-                Request(
-                    i, ids, SamplingParams(max_tokens=24, ignore_eos=True, **values, **more), strategy=name
-                )
-                for i, ids in enumerate(prompts)
-            ]
-            for name, more in (
-                ("sample", {}),
-                ("speculative", {"speculation": "always", "max_drafts": MOST_ROWS - 1}),
-            )
-        )
-        expected = tokens(Whole(ops.replaying(model)), ops, plain, 1)
-        assert tokens(counting, ops, guessed, 1) == expected
+        assert found(counting, strategy, **values, **guessing) == found(whole, "sample", **values)
     assert any(counting.num_bounds[rows] for rows in range(2, MOST_ROWS + 1))
 
 

@@ -8,7 +8,8 @@ after every pass, so a block of n takes at most n passes, and its fixed point is
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 from pellucid.arrays import common_length
 from pellucid.decoding.base import strategies
@@ -17,7 +18,7 @@ from pellucid.errors import PellucidError
 from pellucid.sampling.base import History
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Choice, Sampler
-from pellucid.types import Float32, Int32
+from pellucid.types import Float32, Int32, Screened
 
 
 def guessing_sampler(params: SamplingParams, seed: int) -> Sampler:
@@ -37,6 +38,7 @@ class Jacobi:
     def __init__(self, params: SamplingParams, seed: int) -> None:
         self._sampler = Sampler(params, seed)
         self._guesser = guessing_sampler(params, seed)
+        self.chooses = self._sampler.chooses and self._guesser.chooses
         self._block = params.max_drafts
         # Of each sample: the history that the guesses follow, and they.
         self._guesses: dict[int, tuple[Int32, list[int]]] = {}
@@ -51,13 +53,27 @@ class Jacobi:
 
     def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
         choices = verify(self._sampler.choose, history, drafts, logits)
+        self._keep(
+            history,
+            drafts,
+            choices,
+            self._revise(self._guesser.choose, history, drafts, logits, len(choices)),
+        )
+        return choices
+
+    def choose(self, history: History, drafts: list[int], rows: Sequence[Screened]) -> list[Choice]:
+        choices = verify(self._sampler.choose_from_bounds, history, drafts, rows)
+        guesser = self._guesser.choose_from_bounds
+        self._keep(history, drafts, choices, self._revise(guesser, history, drafts, rows, len(choices)))
+        return choices
+
+    def _keep(self, history: History, drafts: list[int], choices: list[Choice], guesses: list[int]) -> None:
+        """The guesses of the next pass, and how many of the old ones they revise."""
         chosen = [choice.token_id for choice in choices]
-        guesses = self._revise(history, drafts, logits, len(chosen))
         follows = Ahead(history, chosen).token_ids
         self._guesses[history.sample_index] = follows, guesses
         old = drafts[len(chosen) : len(chosen) + len(guesses)]
         self._revised[history.sample_index] = sum(a != b for a, b in zip(old, guesses, strict=False))
-        return choices
 
     def source(self, sample_index: int) -> str:
         return "jacobi"
@@ -72,12 +88,19 @@ class Jacobi:
         filler = guesses[-1] if guesses else last
         return (guesses + [filler] * self._block)[: self._block]
 
-    def _revise(self, history: History, drafts: list[int], logits: Float32, first: int) -> list[int]:
+    def _revise(
+        self,
+        choose: Callable[[History, Any], Choice],
+        history: History,
+        drafts: list[int],
+        rows: Float32 | Sequence[Screened],
+        first: int,
+    ) -> list[int]:
         """The choices of the rows from `first` on, each after the old guesses before it; as far as there are any."""
         guesses: list[int] = []
         for i in range(first, len(drafts) + 1):
             try:
-                guesses.append(self._guesser.choose(Ahead(history, drafts[:i]), logits[i]).token_id)
+                guesses.append(choose(Ahead(history, drafts[:i]), rows[i]).token_id)
             except (PellucidError, ValueError):  # after wrong guesses nothing may be allowed
                 break
         return guesses
