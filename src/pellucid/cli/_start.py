@@ -1,4 +1,4 @@
-"""Where the process begins: memory for the weights is asked for before anything large is imported.
+"""Where the process begins, and ends: memory for the weights is asked for before anything large is imported.
 
 The system clears memory as it is first touched; for a model's weights that takes as long as the imports of the
 command line and of NumPy together. So a thread of `_native.Arena` touches it meanwhile. This file looks at the
