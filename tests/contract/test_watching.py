@@ -12,6 +12,7 @@ from tiny_checkpoints import make
 
 from pellucid import LLM, Capture, Recorder, read_run
 from pellucid.engine.watching import Watching
+from pellucid.glass.apply import Together
 from pellucid.glass.digests import DigestWatch
 from pellucid.glass.store import CaptureWatch
 from pellucid.models.base import models
@@ -156,3 +157,54 @@ def test_rows_without_logits_among_passes_alike(llm, tmp_path):
             digests[each] = [(token.token_id, token.digest) for token in tokens]
     assert digests[llm] == digests[narrow]
     assert sum(digest is not None for _, digest in digests[llm]) == 7
+
+
+def test_watches_tied_together_get_their_own_layers(llm):
+    """Two that look at different layers of the same sites in the same passes: what each keeps is what it keeps alone,
+    of layers that come one at a time (a long pass) and all at once (a replayed one)."""
+    captures = [
+        Capture(("resid_post", "q"), {"resid_post": (0, -1), "q": (1,)}),
+        Capture(("resid_post", "q"), {"resid_post": (-2, -1), "q": (0, 1)}),
+        Capture(("attn_out", "final"), {"attn_out": (1,)}),
+    ]
+    ids = np.random.default_rng(3).integers(0, llm.model.vocabulary_size, 30).tolist()
+    added = ids[:9]
+
+    def watched(*captures):
+        stores = [CaptureWatch(each, llm.model, len(ids)) for each in captures]
+        given = [[] for _ in stores]
+        for store, seen in zip(stores, given, strict=True):
+            store.row_taker = lambda site, layers: None  # all goes through `take`
+
+            def take(site, layers, start, rows, store=store, seen=seen):
+                seen.extend((site, layer) for layer in layers)
+                CaptureWatch.take(store, site, layers, start, rows)
+
+            store.take = take
+        held = llm._open_driver().hold(ids, watch=stores[0] if len(stores) == 1 else Together(*stores))
+        llm._open_driver().evaluate([held])
+        for token in added:
+            held.append([token])
+            llm._open_driver().evaluate([held])
+        held.close()
+        return [store.captured([*ids, *added]) for store in stores], given
+
+    together, given = watched(*captures)
+    for capture, found, seen in zip(captures, together, given, strict=True):
+        (alone,), (seen_alone,) = watched(capture)
+        assert set(seen) == CaptureWatch(capture, llm.model, 1).looks
+        assert sorted(seen) == sorted(seen_alone)
+        assert found.positions.tolist() == alone.positions.tolist() == list(range(len(ids) + len(added)))
+        for site in alone.sites:
+            assert found.layers(site) == alone.layers(site)
+            assert np.array_equal(found[site], alone[site]), site
+
+
+def test_a_record_of_all_layers_beside_a_capture_of_one(llm, tmp_path):
+    plain = llm.generate(PROMPTS[0], **DECODING, capture=Capture(layers=(1,))).captured
+    for name, capture in (("alone", None), ("beside", Capture(layers=(1,)))):
+        with Recorder(tmp_path / name, layers=True) as recorder:
+            result = llm.generate(PROMPTS[0], **DECODING, record=recorder, capture=capture)
+    assert np.array_equal(result.captured["resid_post"], plain["resid_post"])
+    alone, beside = (read_run(tmp_path / name).branches[0].tokens for name in ("alone", "beside"))
+    assert [(t.digest, t.layers) for t in alone] == [(t.digest, t.layers) for t in beside]
