@@ -101,6 +101,9 @@ def vllm(model: str, threads: int, *, compiled: bool) -> tuple[Generate, First]:
     cores = sorted(os.sched_getaffinity(0))[:threads]
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"  # GiB
     os.environ["VLLM_CPU_OMP_THREADS_BIND"] = ",".join(map(str, cores))
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = (
+        "0"  # in this process: a start less, decoding 1.2 times as fast
+    )
     os.environ["VLLM_LOGGING_STREAM"] = "ext://sys.stderr"  # stdout is for the result
     from vllm import LLM, SamplingParams
 
