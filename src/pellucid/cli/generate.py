@@ -45,7 +45,7 @@ Exit code 130: stopped by Ctrl-C.
     metavar="N",
     help="The best output of a beam search with N beams (see `pellucid search --strategy beam`).",
 )
-@click.option("--echo", is_flag=True, help="Print the prompt before its continuation.")
+@click.option("--echo", is_flag=True, help="Print the prompt before its continuation (not with --json).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: text, ids, timings, settings.")
 @click.option("--stats", is_flag=True, help="Counts and tokens per second, on stderr.")
 @click.option("--show-settings", is_flag=True, help="Every effective setting and its origin, on stderr.")
@@ -78,6 +78,10 @@ def command(prompt: str | None, **options: Any) -> None:
     if text is None and not options["show_settings"]:
         raise click.UsageError(_prompt.NONE)
     _prompt.check_chat(options)
+    if options["echo"] and options["as_json"]:
+        raise click.UsageError(
+            "--echo does not go with --json, whose object holds the prompt; leave --echo out"
+        )
     if options["record"] == "-":
         raise click.UsageError("--record: expected the name of a file, got - (the text goes to stdout)")
     sampling = _options.sampling_values()

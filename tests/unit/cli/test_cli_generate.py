@@ -53,6 +53,14 @@ def test_stop_strings_echo_and_stats(invoke, tiny, expected):
     assert "decode" in result.stderr
 
 
+@pytest.mark.parametrize("more", [(), ("--beams", "2"), ("--chat",)])
+def test_echo_is_refused_beside_json(invoke, tiny, more):
+    """Whose object has the prompt; before the model is opened."""
+    result = invoke("generate", "-m", tiny / "none", *FREE, "--json", "--echo", *more, "hello")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--echo does not go with --json" in result.stderr
+
+
 def test_logprobs_are_a_line_a_token(invoke, tiny, expected):
     result = invoke("generate", "-m", tiny, *FREE, "--logprobs", "2", "hello")
     lines = result.stdout.splitlines()
