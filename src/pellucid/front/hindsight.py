@@ -69,7 +69,8 @@ class Hindsight:
         self, run: Run | str | os.PathLike[str], params: SamplingParams | None = None, **overrides: Any
     ) -> WhatIf:
         """Where other parameters (`params`, or the run's with these fields replaced) would first have changed the text.
-        Nothing is generated. Errors: RunFileError, UsageError, ConstraintError."""
+        Nothing is generated. A token forced (`force_at`) at a step that the run does not have is an error, at one that
+        only some branches have a line in `notes`. Errors: RunFileError, UsageError, ConstraintError."""
         from pellucid.glass.what_if import what_if
 
         return what_if(cast("LLM", self), _run(run), params, **overrides)

@@ -62,13 +62,15 @@ class Looking:
     def check_text(self, num_tokens: int) -> None:
         """UsageError: something in it never comes into effect where these tokens are computed and none generated."""
         from pellucid.glass.intervene import ForceToken
-        from pellucid.glass.reach import check_reached
+        from pellucid.glass.reach import check_kept, check_reached
 
         if any(isinstance(each, ForceToken) for each in self.interventions):
             raise UsageError(
                 "interventions: ForceToken acts where tokens are chosen, and here none is; leave it out, or generate"
             )
         check_reached(self.interventions, num_tokens, num_tokens, "the text")
+        if self.capture is not None:
+            check_kept(self.capture.span(num_tokens), num_tokens, "the text")
 
     def _check_slide(self) -> None:
         if self.capture is not None:
@@ -95,12 +97,12 @@ class Watched:
 def check_reach(
     looking: Looking | None, num_prompt: int, params: SamplingParams, context_length: int | None
 ) -> None:
-    """UsageError: an intervention or a forced token of a request lies beyond the longest text that it can become.
-    context_length: None: the parameters do not tell how long that is."""
+    """UsageError: an intervention, a capture or a forced token of a request lies beyond the longest text that it can
+    become. context_length: None: the parameters do not tell how long that is."""
     if looking is None and not params.force_at:
         return
     from pellucid.glass.apply import END
-    from pellucid.glass.reach import check_forced, check_reached
+    from pellucid.glass.reach import check_forced, check_kept, check_reached
 
     if context_length is None:
         if looking is not None:
@@ -112,6 +114,8 @@ def check_reach(
     if looking is not None:
         where = "the prompt with max_tokens" if longest < context_length else "the context"
         check_reached(looking.interventions, num_prompt, min(longest, context_length), where)
+        if looking.capture is not None:
+            check_kept(looking.capture.span(num_prompt), min(longest, context_length), where)
 
 
 def looking_of(capture: Any, interventions: Any, count: int) -> list[Looking | None]:

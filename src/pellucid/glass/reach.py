@@ -1,4 +1,5 @@
-"""What never comes into effect: interventions and forced tokens beyond the positions and steps that are computed.
+"""What never comes into effect: interventions, captures and forced tokens beyond the positions and steps that are
+computed.
 
 Where that is known before anything runs it is an error; where the text has ended earlier than it might have, a note of
 the result.
@@ -13,6 +14,7 @@ from pellucid.glass.apply import END, span_of
 from pellucid.glass.intervene import ForceToken, Intervention, Patch
 
 ForcedTokens = Iterable[tuple[int, int]]  # (step, token id), as of the parameter force_at
+Kept = tuple[int, int | None]  # [start, stop) of a capture's positions; stop None: to the end
 
 
 def unreached(interventions: Iterable[Intervention], num_prompt: int, num_positions: int) -> list[str]:
@@ -36,12 +38,14 @@ def notes(
     num_prompt: int,
     num_positions: int,
     num_steps: int,
+    kept: Kept | None = None,
 ) -> list[str]:
-    """Of a text with rows at so many positions, and so many tokens of output: what never came into effect."""
-    lines = [
-        f"{line}; the last one computed was {num_positions - 1}"
-        for line in unreached(interventions, num_prompt, num_positions)
-    ]
+    """Of a text with rows at so many positions, and so many tokens of output: what never came into effect. kept: what
+    was to be captured."""
+    lines = unreached(interventions, num_prompt, num_positions)
+    if kept is not None and kept[0] >= num_positions:
+        lines.append(f"Capture keeps {_positions(*kept)}")
+    lines = [f"{line}; the last one computed was {num_positions - 1}" for line in lines]
     lines += [f"{line}; there were {num_steps} steps" for line in unforced(force_at, num_steps)]
     return [f"not in effect: {line}" for line in lines]
 
@@ -60,11 +64,20 @@ def check_reached(
         )
 
 
-def check_forced(force_at: ForcedTokens, num_steps: int) -> None:
+def check_kept(kept: Kept, num_positions: int, where: str) -> None:
+    """UsageError: a capture of these positions keeps none. where: what has so many positions."""
+    if kept[0] >= num_positions:
+        raise UsageError(
+            f"capture: it keeps {_positions(*kept)}, and {where} has positions 0 to {num_positions - 1}; give "
+            "positions that are there, or leave it out"
+        )
+
+
+def check_forced(force_at: ForcedTokens, num_steps: int, advice: str = "raise max_tokens") -> None:
     """UsageError: a forced token never comes into effect."""
     for line in unforced(force_at, num_steps):
         raise UsageError(
-            f"force_at: {line}, and there are steps 0 to {num_steps - 1}; raise max_tokens, or leave it out"
+            f"force_at: {line}, and there are steps 0 to {num_steps - 1}; {advice}, or leave it out"
         )
 
 
@@ -77,8 +90,12 @@ def _reaches(intervention: Intervention, num_prompt: int, num_positions: int) ->
 
 def _said(intervention: Intervention, num_prompt: int) -> str:
     start, stop = span_of(intervention, num_prompt)
-    where = f"positions {start} to {stop - 1}" if stop != END else f"positions from {start} on"
+    where = _positions(start, None if stop == END else stop)
     if start >= stop:
         where = "no position: its positions and steps have none in common"
     layer = getattr(intervention, "layer", None)
     return f"{type(intervention).__name__} at layer {layer} acts at {where}"
+
+
+def _positions(start: int, stop: int | None) -> str:
+    return f"positions from {start} on" if stop is None else f"positions {start} to {stop - 1}"

@@ -158,6 +158,11 @@ class CaptureWatch:
                 child._shards = ShardFolder(self.capture.to / f"sample-{len(self.forks)}")
         return child
 
+    @property
+    def span(self) -> tuple[int, int | None]:
+        """[start, stop) of the positions that are kept; stop None: to the end."""
+        return self._start, None if self._stop == _ENDLESS else self._stop
+
     # --- afterwards -----------------------------------------------------------------------------------
     def captured(self, token_ids: Sequence[int] | Int32) -> Captured:
         """What there is, of a sequence of these tokens: to be called between passes, and again after the next. With

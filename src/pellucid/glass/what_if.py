@@ -6,6 +6,7 @@ would have followed is another text; only generating tells it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,9 @@ from pellucid.engine.ending import Ending
 from pellucid.errors import UsageError
 from pellucid.glass.choices import SAMPLED, Choices
 from pellucid.glass.noise import numeric_noise
+from pellucid.glass.reach import check_forced, notes
 from pellucid.glass.record import Record, Seconds, manifest_of, mask_of
-from pellucid.glass.rows import RunHistory, altered, check_model, walk
+from pellucid.glass.rows import Histories, RunHistory, altered, check_model, segments, walk
 from pellucid.glass.run import DRAWN, Run, RunBranch, RunToken
 from pellucid.glass.why import Why
 from pellucid.glass.words import listed
@@ -57,11 +59,13 @@ class BranchWhatIf:
 
 @dataclass(repr=False)
 class WhatIf:
-    """Of each branch of a run. changed: what is set otherwise, name -> (then, now)."""
+    """Of each branch of a run. changed: what is set otherwise, name -> (then, now). notes: forced tokens (`force_at`)
+    that no choice of a branch came to."""
 
     run: Run
     changed: dict[str, tuple[Any, Any]]
     branches: list[BranchWhatIf] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def same(self) -> bool:
@@ -99,7 +103,7 @@ class WhatIf:
                 lines.append(
                     f"  {len(branch.others)} later choices of {branch.num_tokens} would have differed on the same text"
                 )
-        return lines
+        return lines + self.notes
 
     def __repr__(self) -> str:
         others = sum(1 for branch in self.branches if branch.turn or branch.error)
@@ -121,6 +125,7 @@ class WhatIf:
                 }
                 for branch in self.branches
             ],
+            "notes": self.notes,
         }
 
 
@@ -135,7 +140,8 @@ def _turn(turn: Turn) -> dict[str, Any]:
 def what_if(llm: LLM, run: Run, params: SamplingParams | None = None, **overrides: Any) -> WhatIf:
     """The choices of a run with other parameters: `params` (None: the run's) with these fields replaced.
 
-    Errors: UsageError (nothing is changed; a field that cannot be changed after the fact), RunFileError,
+    Errors: UsageError (nothing is changed; a field that cannot be changed after the fact; a token forced at a step
+    that the run does not have), RunFileError,
     ConstraintError."""
     check_model(run, llm)
     if "n" in overrides or (
@@ -148,6 +154,7 @@ def what_if(llm: LLM, run: Run, params: SamplingParams | None = None, **override
         )
     changed: dict[str, tuple[Any, Any]] = {}
     result = WhatIf(run, changed)
+    _check_forced(run, params, overrides)
     for branch in run.branches:
         before = branch.seeded_params
         after = llm._bound((params or before).replace(**overrides))
@@ -156,7 +163,45 @@ def what_if(llm: LLM, run: Run, params: SamplingParams | None = None, **override
         then, now = before.to_dict(), after.to_dict()
         changed.update({name: (then[name], now[name]) for name in now if then[name] != now[name]})
         result.branches.append(_Branch(llm, branch, after).look())
+        if after.force_at and result.branches[-1].error is None:
+            head = f"branch {branch.index}: " if len(run.branches) > 1 else ""
+            result.notes += [head + line for line in _unforced(branch, after)]
     return result
+
+
+def _check_forced(run: Run, params: SamplingParams | None, overrides: Mapping[str, Any]) -> None:
+    """UsageError: a token that the run did not force is forced at a step that no branch has."""
+    if params is None and "force_at" not in overrides:
+        return
+    for branch in run.branches[:1]:  # they differ in their seeds alone
+        before = branch.seeded_params
+        after = (params or before).replace(**overrides).force_at
+        new = [pair for pair in after if pair not in before.force_at]
+        if new:
+            count = max((step + 1 for each in run.branches for step in _steps(each)), default=0)
+            check_forced(new, count, "give a step that the run has")
+
+
+def _steps(branch: RunBranch) -> set[int]:
+    """The steps, as `force_at` counts them, of the choices that were made: not those of tokens that a caller gave."""
+    return {
+        histories.at(index).num_generated
+        for segment in segments(branch)
+        for histories in [Histories(branch, segment)]
+        for index in range(segment.first, segment.last)
+        if branch.tokens[index].kind == DRAWN
+    }
+
+
+def _unforced(branch: RunBranch, params: SamplingParams) -> list[str]:
+    """Forced tokens of which the choices of a run know nothing: it ended before them, or somebody gave that token."""
+    chosen = _steps(branch)
+    count = max(chosen, default=-1) + 1
+    given = [(step, token) for step, token in params.force_at if step < count and step not in chosen]
+    return notes((), params.force_at, 0, 0, count) + [
+        f"not in effect: token {token} is forced at step {step}, whose token the caller gave"
+        for step, token in given
+    ]
 
 
 class _Branch:

@@ -121,7 +121,7 @@ class Generation:
 
     @property
     def notes(self) -> list[str]:
-        """Interventions and forced tokens that have not come into effect so far, a line for each."""
+        """Interventions, captures and forced tokens that have not come into effect so far, a line for each."""
         return self._log.notes
 
     @property

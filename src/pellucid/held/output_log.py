@@ -57,12 +57,16 @@ class OutputLog:
 
     @property
     def notes(self) -> list[str]:
-        """What was to change the model or to be forced, and has not come into effect so far."""
+        """What was to change the model, to be captured or to be forced, and has not come into effect so far."""
         from pellucid.glass.apply import interventions_of
         from pellucid.glass.reach import notes
+        from pellucid.glass.store import store_of
 
-        given, length = interventions_of(self._held.sequence.watch), len(self._held)
-        return notes(given, self._plan.params.force_at, 0, length - 1, self.num_output)
+        watch, length = self._held.sequence.watch, len(self._held)
+        store = store_of(watch)
+        kept = None if store is None else store.span
+        given, force_at = interventions_of(watch), self._plan.params.force_at
+        return notes(given, force_at, 0, length - 1, self.num_output, kept)
 
     def check_going(self) -> None:
         """UsageError: it has ended."""

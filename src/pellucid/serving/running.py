@@ -299,7 +299,9 @@ class RunningRequest:
     def _notes(self) -> tuple[str, ...]:
         """What never came into effect, of each sample that has ended."""
         interventions = () if self.looking is None else self.looking.interventions
-        if not interventions and not self.params.force_at:
+        store = None if self.watched is None else self.watched.store
+        kept = None if store is None else store.span
+        if not interventions and not self.params.force_at and kept is None:
             return ()
         from pellucid.glass.reach import notes
 
@@ -308,7 +310,7 @@ class RunningRequest:
             if sample.finish_reason is not None:
                 name = f"sample {sample.index}: " if len(self._samples) > 1 else ""
                 steps, positions = len(sample.token_ids), self._most_positions(sample)
-                told = notes(interventions, self.params.force_at, len(self.run_ids), positions, steps)
+                told = notes(interventions, self.params.force_at, len(self.run_ids), positions, steps, kept)
                 found += [name + line for line in told]
         return tuple(found)
 
