@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
@@ -43,7 +44,9 @@ class OpenModel:
         speculation = Speculation(self._loaded.engine, corpus_tokens=options.draft_corpus or 0)
         self._driver = Driver(self._loaded.engine, self._loaded.eos_ids, speculation)
         self._compiler: Compiler | None = None
-        self._breakers: dict[tuple[str, ...], tuple[tuple[int, ...], ...]] = {}
+        tokenizer = self._loaded.tokenizer
+        # safe from several threads; holds no reference to self, which would be a cycle
+        self._breakers = lru_cache(maxsize=16)(lambda texts: _spelled(tokenizer, texts))
         if options.draft_model is not None:
             self._open_draft_model(options.draft_model, begun.progress)
         self.load_seconds = perf_counter() - begun.since
@@ -122,7 +125,7 @@ class OpenModel:
         if self._loaded is not None:
             self._driver.close()
             self._driver.speculation.close()
-            del self._driver
+            del self._driver, self._breakers
             self._loaded = None
             self._compiler = None
 
@@ -230,13 +233,8 @@ class OpenModel:
 
     def _spelled(self, texts: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
         """Every sequence of tokens that these breakers of dry stand for; the last few lists are kept."""
-        from pellucid.text.breakers import breaker_sequences
-
-        if texts not in self._breakers:
-            self._breakers[texts] = breaker_sequences(self.tokenizer, texts)
-            while len(self._breakers) > 16:
-                del self._breakers[next(iter(self._breakers))]
-        return self._breakers[texts]
+        self._need()
+        return self._breakers(texts)
 
     def compile_constraint(self, **constraint: Any) -> Compiled:
         """One of json_schema=, regex=, grammar=, choices= (and json_whitespace, json_lenient) made ready for this
@@ -288,3 +286,9 @@ class OpenModel:
         run = f"kv {shown['kv_format']}, {shown['num_threads']} threads, {shown['backend']}"
         size = f"{len(model.layers)} layers of width {model.width}, context {shown['context_length']}"
         return f"LLM({shown['model']!r}: {model.architecture}, {size}, {run})"
+
+
+def _spelled(tokenizer: Tokenizer, texts: tuple[str, ...]) -> tuple[tuple[int, ...], ...]:
+    from pellucid.text.breakers import breaker_sequences
+
+    return breaker_sequences(tokenizer, texts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import product
 
 import numpy as np
@@ -67,6 +68,58 @@ def test_texts_act_as_their_ids_do(model):
     generation = model.begin(prompt, dry_breakers=texts, **arguments)
     generation.run()
     assert generation.tokens == by_ids.token_ids
+
+
+class Gate(str):
+    """A text at which one thread stops, each time that it is looked up, until others have run."""
+
+    def __hash__(self):
+        if threading.current_thread() is self.whose:
+            self.others()
+        return str.__hash__(self)
+
+
+def test_more_lists_than_are_kept_from_several_threads(model, monkeypatch):
+    """Wherever a thread is stopped, looking up or spelling, others bring more lists than are kept: each thread gets
+    its own, and no error."""
+    lists = [(chr(ord("a") + i), "lo") for i in range(20)]
+    expected = [breaker_sequences(model.tokenizer, texts) for texts in lists]
+    gate, found, stops = Gate("the"), [], []
+
+    def spell_the_others():
+        found.append([model._spelled(texts) for texts in lists])
+
+    def others():
+        stops.append(len(stops))
+        other = threading.Thread(target=spell_the_others)
+        other.start()
+        other.join(timeout=120)
+        assert not other.is_alive(), "a thread that was stopped kept others waiting"
+
+    def spelled(tokenizer, texts):
+        if threading.current_thread() is gate.whose:
+            others()
+        return breaker_sequences(tokenizer, texts)
+
+    def stopped():
+        gate.whose = threading.current_thread()
+        found.append(model._spelled((gate, "lo")))
+
+    gate.whose, gate.others = None, others
+    monkeypatch.setattr("pellucid.text.breakers.breaker_sequences", spelled)
+    thread = threading.Thread(target=stopped)
+    thread.start()
+    thread.join(timeout=300)
+    assert not thread.is_alive() and len(stops) >= 2
+    assert len(found) == len(stops) + 1 and found.pop() == breaker_sequences(model.tokenizer, ("the", "lo"))
+    assert all(each == expected for each in found)
+
+
+def test_a_closed_model_spells_nothing(tiny):
+    with LLM(tiny, num_threads=1) as closed:
+        assert closed._spelled(("lo",))
+    with pytest.raises(UsageError, match="closed"):
+        closed._spelled(("lo",))
 
 
 def test_llamacpp_breaks_at_its_own_texts_unless_told(model):
