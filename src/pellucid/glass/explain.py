@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING, Any
 
-from pellucid.errors import UsageError
 from pellucid.held.past_rows import choice_at, past_rows
+from pellucid.prompts import check_count
 from pellucid.sampling.distribution import Distribution
 from pellucid.sampling.record import ChoiceRecord
-from pellucid.sampling.values import as_int
 
 if TYPE_CHECKING:
     from pellucid.held.generation import Generation
@@ -149,9 +148,7 @@ def explain(
     Errors: those of `LLM.begin`; UsageError (a number out of range).
     """
     for name, value in (("max_tokens", max_tokens), ("top", top), ("rows", rows)):
-        number = as_int(value)
-        if number is None or number < 1:
-            raise UsageError(f"{name}: expected an int of at least 1, got {value!r:.40}")
+        check_count(name, value, 1)
     with llm.begin(prompt, params, max_tokens=max_tokens, **overrides) as generation:
         seen = [_token(llm, at, token_id) for at, token_id in enumerate(generation.prompt_tokens)]
         passes = []

@@ -11,6 +11,7 @@ import numpy as np
 
 from pellucid.errors import UsageError
 from pellucid.glass.run import DRAWN
+from pellucid.prompts import check_count
 from pellucid.sampling.distribution import Distribution
 from pellucid.sampling.values import as_int
 
@@ -148,9 +149,7 @@ class Step:
 
     def top(self, k: int = 10, *, processed: bool = False) -> list[Candidate]:
         """The k most probable tokens; processed: by the probability that they are drawn with."""
-        count = as_int(k)
-        if count is None or count < 1:
-            raise UsageError(f"top: expected an int of at least 1, got {k!r:.40}")
+        count = check_count("top", k, 1)
         raw, after = self.distribution, self.processed
         return [
             Candidate(

@@ -13,9 +13,9 @@ from pellucid.decoding.utilities import UTILITIES, Utility
 from pellucid.decoding.vote import Party, count_votes
 from pellucid.errors import PellucidError, UsageError
 from pellucid.outputs import GenerationResult, Sample
-from pellucid.prompts import is_messages, split_prompts
+from pellucid.prompts import check_count, is_messages, split_prompts
 from pellucid.sampling.params import SamplingParams
-from pellucid.sampling.values import as_float, as_int, name_of
+from pellucid.sampling.values import as_float, name_of
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM
@@ -159,9 +159,7 @@ def draw(
     llm: LLM, prompt: Prompt, n: int, params: SamplingParams | None, arguments: dict[str, Any]
 ) -> GenerationResult:
     """n samples of one prompt, computed once, with the log-probabilities of their tokens. UsageError: temperature 0."""
-    count = as_int(n)
-    if count is None or count < 1:
-        raise UsageError(f"n: expected an int of at least 1, got {n!r:.40}")
+    count = check_count("n", n, 1)
     wanted = {**arguments, "n": count}
     if wanted.get("logprobs") is None:
         wanted["logprobs"] = 0 if params is None or params.logprobs is None else params.logprobs
