@@ -6,7 +6,7 @@ weights are read once for all of them, and the last layer's row gives the logits
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -53,9 +53,7 @@ class Lens:
     def settled(self) -> Int32:
         """By row: the first column from which on the looked-for token is the most probable to the end; len(layers)
         where it is not even in the last. int32 [rows]."""
-        wrong = self.ranks != 0
-        last_wrong = len(self.layers) - 1 - np.argmax(wrong[:, ::-1], axis=1)
-        return np.where(wrong.any(axis=1), last_wrong + 1, 0).astype(np.int32)
+        return np.array([settled(row) for row in self.ranks.tolist()], np.int32)
 
     def _repr_html_(self) -> str:
         from pellucid.report.notebook import lens_html
@@ -65,6 +63,15 @@ class Lens:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return {name: getattr(self, name).tolist() for name in _ARRAYS} | {"layers": list(self.layers)}
+
+
+def settled(ranks: Sequence[int]) -> int:
+    """ranks: of one token, by layer. The first layer from which on it is the first (rank 0) to the end; len(ranks): it
+    is not even in the last."""
+    since = len(ranks)
+    while since > 0 and ranks[since - 1] == 0:
+        since -= 1
+    return since
 
 
 _ARRAYS = ("positions", "tokens", "top_ids", "top_logprobs", "ranks", "logprobs", "entropies")

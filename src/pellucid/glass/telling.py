@@ -7,6 +7,7 @@ from itertools import pairwise
 from math import ceil, exp, isinf
 from typing import TYPE_CHECKING
 
+from pellucid.glass.lens import settled
 from pellucid.glass.words import cells, counted, flowed, padded, percent, quoted, unbroken, wrapped
 
 if TYPE_CHECKING:
@@ -135,9 +136,7 @@ def _row(row: RowSeen, width: int) -> Iterator[str]:
 def _layers(each: PassSeen, width: int) -> Iterator[str]:
     """Where the chosen token came up on its way through the layers; and the most probable ones where they changed."""
     layers = each.layers
-    since = len(layers)
-    while since > 0 and layers[since - 1].rank == 0:
-        since -= 1
+    since = settled([layer.rank for layer in layers])
     chosen = _name(each.names[each.choice.token_id])
     if since == len(layers):
         said = f"{chosen} is not the first of them at the end (rank {layers[-1].rank + 1:,})"

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from rich.text import Text
 
+from pellucid.glass.lens import settled
 from pellucid.tui.style import FAINT, NARROW, bar, fitted, level, named, percent, said, visible
 from pellucid.tui.view import LayerRow, Layers
 
@@ -32,9 +33,7 @@ def layers_lines(layers: Layers | None, width: int, height: int) -> list[Text]:
 def _head(layers: Layers, width: int) -> Text:
     """From which layer on the token is the first."""
     rows = layers.rows
-    since = len(rows)
-    while since > 0 and rows[since - 1].rank == 0:
-        since -= 1
+    since = settled([row.rank for row in rows])
     name = repr(visible(layers.token))
     if since == len(rows):
         text = Text(f"{name}: rank {rows[-1].rank + 1:,} at the end")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tiny_checkpoints import make
 from pellucid import LLM, Capture, UsageError
 from pellucid.glass import lens as lens_module
 from pellucid.glass.attention import attention_weights
-from pellucid.glass.lens import lens_capture, make_lens, readout, stream_of
+from pellucid.glass.lens import lens_capture, make_lens, readout, settled, stream_of
 from pellucid.models.base import models
 from pellucid.sampling.distribution import Distribution
 
@@ -100,6 +101,12 @@ def test_settled():
     ranks = np.array([[5, 0, 3, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 0, 1]], np.int32)
     lens = Lens(np.arange(3), ("embed", "0", "1", "2", "3"), *[None] * 3, ranks, None, None)  # type: ignore[arg-type]
     assert lens.settled().tolist() == [3, 0, 5]
+
+
+def test_settled_is_the_least_layer_from_which_on_all_ranks_are_0():
+    for count in range(6):
+        for ranks in product((0, 1, 7), repeat=count):
+            assert settled(ranks) == min(c for c in range(count + 1) if not any(ranks[c:]))
 
 
 def test_misuse_of_the_lens(llm):
