@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from pellucid.errors import UsageError
 
 if TYPE_CHECKING:
-    from pellucid.glass.flow import Capture, HasModel
+    from pellucid.glass.flow import Capture
     from pellucid.glass.intervene import Intervention
     from pellucid.glass.store import CaptureWatch
+    from pellucid.llm import LLM
     from pellucid.sampling.params import SamplingParams
     from pellucid.types import Watch
 
@@ -41,8 +42,9 @@ class Looking:
                 )
         return {**given, "force_at": force_at} if forced else dict(given)
 
-    def begin(self, llm: HasModel, num_prompt: int, params: SamplingParams | None) -> Watched:
+    def begin(self, llm: LLM, num_prompt: int, params: SamplingParams | None) -> Watched:
         """Everything checked against this model, prompt and parameters (None: nothing is generated). UsageError."""
+        from pellucid.fingerprint import of_model
         from pellucid.glass.apply import InterventionWatch, Together
         from pellucid.glass.store import CaptureWatch
 
@@ -52,7 +54,7 @@ class Looking:
         store = None
         if self.capture is not None:
             self.capture.check_fits(llm, num_prompt, None if params is None else params.max_tokens)
-            store = CaptureWatch(self.capture, llm.model, num_prompt)
+            store = CaptureWatch(self.capture, llm.model, num_prompt, of_model(llm))
             store.keep_forks = params is not None
         key = changes.key if changes.changes else None
         if key is None:

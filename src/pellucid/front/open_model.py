@@ -173,7 +173,10 @@ class OpenModel:
         longest = None if open_ended else loaded.capacity.context_length
         check_reach(looking, len(request.run_ids), chosen, longest)
         if looking is not None:
-            request.looking, request.watched = looking, looking.begin(self, len(request.run_ids), chosen)
+            request.looking, request.watched = (
+                looking,
+                looking.begin(cast("LLM", self), len(request.run_ids), chosen),
+            )
         return request
 
     def _recorder(self, record: Recorder | str | os.PathLike[str] | None) -> Recorder | None:

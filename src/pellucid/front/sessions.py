@@ -23,6 +23,7 @@ class Sessions:
     """Inherited by `LLM`, and by nothing else."""
 
     _fingerprint: dict[str, str | int] | None = None
+    _model_print: dict[str, str] | None = None
 
     def begin(
         self,

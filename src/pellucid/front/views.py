@@ -67,12 +67,14 @@ class Views:
         looked for, one for all rows or one for each; None: the one that follows, after the last token the most
         probable one. k: alternatives of each layer. Errors: UsageError, ContextOverflowError, CaptureError.
         """
+        from pellucid.fingerprint import of_model
         from pellucid.glass.captured import Captured
         from pellucid.glass.lens import lens_capture, make_lens, stream_of
 
         llm = cast("LLM", self)
         if isinstance(source, Captured):
             _check_alone(interventions)
+            source.need_model("lens", of_model(llm))
             ids, captured = source.token_ids.tolist(), source
             wanted = _positions(positions, len(ids), captured.positions.tolist())
         else:
@@ -236,10 +238,12 @@ class Views:
     def _captured_of(
         self, source: str | Sequence[int] | Captured, capture: Capture, interventions: Sequence[Intervention]
     ) -> Captured:
+        from pellucid.fingerprint import of_model
         from pellucid.glass.captured import Captured
 
         if isinstance(source, Captured):
             _check_alone(interventions)
+            source.need_model("attention", of_model(cast("LLM", self)))
             return source
         return self.trace(source, capture, interventions=interventions)
 

@@ -25,7 +25,8 @@ class Captured:
         captured.at("resid_post", -1)     # float32 [positions, width]
 
     positions: int32, ascending: what row i is the position of. token_ids: int32, of the whole sequence. missing: runs
-    of positions that were asked for and are not there: (start, stop, why). num_layers: of the model.
+    of positions that were asked for and are not there: (start, stop, why). num_layers: of the model. model_print:
+    which one that is, "architecture" and "weights" (SHA-256); None: it was not told.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Captured:
         positions: Int32,
         missing: tuple[tuple[int, int, str], ...],
         num_layers: int,
+        model_print: Mapping[str, str] | None = None,
         pieces: Mapping[str, tuple[list[Array], Array]] | None = None,
         shards: Shards | None = None,
     ) -> None:
@@ -46,6 +48,7 @@ class Captured:
         self.positions = positions
         self.missing = missing
         self.num_layers = num_layers
+        self.model_print = None if model_print is None else dict(model_print)
         self._layers = dict(layers)
         self._pieces = pieces or {}
         self._shards = shards
@@ -172,6 +175,18 @@ class Captured:
                     "give the text instead"
                 )
 
+    def need_model(self, what: str, model_print: Mapping[str, str]) -> None:
+        """UsageError: this is of another model. what: who reads it."""
+        own = self.model_print
+        if own is not None and own != model_print:
+            here, there = (
+                f"{each['architecture']}, weights {each['weights'][:16]}" for each in (model_print, own)
+            )
+            raise UsageError(
+                f"{what}: expected what was captured of this model ({here}), got that of another ({there}); open that "
+                "one, or give the text instead"
+            )
+
     def _need_values(self, what: str) -> None:
         if self.capture.reduce is not None:
             raise UsageError(f"{what}: only norms were kept; capture with reduce=None")
@@ -180,7 +195,7 @@ class Captured:
         """All but the values, as the constructor takes it."""
         return {
             "capture": self.capture, "layers": self._layers, "token_ids": self.token_ids, "positions": self.positions,
-            "missing": self.missing, "num_layers": self.num_layers,
+            "missing": self.missing, "num_layers": self.num_layers, "model_print": self.model_print,
         }  # fmt: skip
 
 

@@ -19,10 +19,11 @@ from pellucid.weights.safetensors import SafetensorsFile
 
 SHARD_BYTES: Final = 64 << 20  # about as much is written at a time
 INDEX: Final = "capture.json"
-VERSION: Final = 1
+VERSION: Final = 2
 _MAX_INDEX: Final = 256 << 20
 _NAMES: Final = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 _KINDS: Final = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I32": np.int32}
+_MODEL: Final = ("architecture", "weights")
 _FIELDS: Final = ("sites", "layers", "positions", "reduce", "dtype", "budget", "when_full", "reuse")
 
 
@@ -76,6 +77,7 @@ class ShardFolder:
             "capture": {name: getattr(capture, name) for name in _FIELDS},
             "layers": facts["layers"],
             "num_layers": facts["num_layers"],
+            "model": facts["model_print"],
             "token_ids": facts["token_ids"].tolist(),
             "positions": facts["positions"].tolist(),
             "missing": facts["missing"],
@@ -128,7 +130,10 @@ def load(folder: str | os.PathLike[str]) -> Captured:
     try:
         index = json.loads(text)
         if index["format"] != "pellucid-capture" or index["version"] != VERSION:
-            raise CaptureFileError(f"{path}: expected a pellucid-capture of version {VERSION}")
+            raise CaptureFileError(
+                f"{path}: expected a pellucid-capture of version {VERSION}, found {index['format']!r:.40} of version "
+                f"{index['version']!r:.20}; capture it again"
+            )
         return _of_index(Path(folder), index)
     except (
         ValueError,
@@ -164,6 +169,7 @@ def _of_index(folder: Path, index: dict[str, Any]) -> Captured:
         positions=positions,
         missing=tuple((int(a), int(b), str(why)) for a, b, why in index["missing"]),
         num_layers=int(index["num_layers"]),
+        model_print=None if index["model"] is None else {n: str(index["model"][n]) for n in _MODEL},
         shards=Shards(folder, files),
     )
 

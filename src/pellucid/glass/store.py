@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -40,8 +40,11 @@ class CaptureWatch:
 
     changes: frozenset[tuple[str, int]] = frozenset()
 
-    def __init__(self, capture: Capture, model: Model, num_prompt: int) -> None:
-        self.capture, self.model = capture, model
+    def __init__(
+        self, capture: Capture, model: Model, num_prompt: int, model_print: Mapping[str, str] | None = None
+    ) -> None:
+        """model_print: which model that is, as `fingerprint.of_model` says; None: it is not to be told."""
+        self.capture, self.model, self.model_print = capture, model, model_print
         self.forks: list[CaptureWatch] = []  # of a request with several samples, in their order:
         self.keep_forks = (
             False  # only then; and no fork knows its parent, so that memory goes with the last reference
@@ -147,7 +150,7 @@ class CaptureWatch:
             )
         if self._num_spilled:
             self._fetch_back()
-        child = CaptureWatch(self.capture, self.model, 1)
+        child = CaptureWatch(self.capture, self.model, 1, self.model_print)
         child._start, child._stop = self._start, self._stop
         child._full_at, child._end = self._full_at, self._end
         child._pieces = {site: [piece.copy() for piece in pieces] for site, pieces in self._pieces.items()}
@@ -179,6 +182,7 @@ class CaptureWatch:
             positions=positions,
             missing=self._missing(have, len(token_ids) - 1),
             num_layers=len(self.model.layers),
+            model_print=self.model_print,
             pieces=pieces,
         )
         if self._shards is None:
