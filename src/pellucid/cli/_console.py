@@ -13,6 +13,10 @@ import click
 # write to the clipboard or retitle the window.
 _CONTROLS = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)}
 _CONTROLS |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+# What turns the direction of writing (Unicode's property Bidi_Control), so that a line does not seem to say something
+# else ("Trojan Source", Boucher and Anderson 2021). `glass.words.quoted` and `tui.style.visible` let none of all these
+# through, either, and nothing else that is not printable.
+_CONTROLS |= dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), 0xFFFD)
 
 
 def is_terminal(stream: IO[Any] | None) -> bool:
@@ -49,8 +53,13 @@ def width(default: int = 80) -> int:
 
 
 def harmless(text: str) -> str:
-    """Control characters made visible; tabs and newlines stay."""
+    """Control characters, and marks that turn the direction of writing, made visible; tabs and newlines stay."""
     return text.translate(_CONTROLS)
+
+
+def harmless_json(text: str) -> str:
+    """The same for JSON, where an escape says the same: no value changes."""
+    return text.translate({code: f"\\u{code:04x}" for code in _CONTROLS})
 
 
 def visible(text: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import textwrap
 
 import click
 
 from pellucid.capacity import KV_FORMATS
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _json, _options
 from pellucid.front.loading import DEFAULT_MODEL
 
 
@@ -49,7 +48,7 @@ def command(model: str, context: int | None, kv_format: str, as_json: bool) -> N
     kv_bytes = info.kv_bytes(tokens, chosen)
     if as_json:
         memory = {"context": tokens, "kv_format": chosen, "weights": info.weight_bytes, "kv": kv_bytes}
-        click.echo(json.dumps(info.to_dict() | {"memory_bytes": memory}, ensure_ascii=False, indent=2))
+        _json.write(info.to_dict() | {"memory_bytes": memory}, indent=2)
         return
     rows = info.rows()
     rows.append((

@@ -113,7 +113,7 @@ def _own_interrupts() -> None:
 
 def _warn(message: Warning | str, *where: Any, **more: Any) -> None:
     """A warning in one line, without the place in our source."""
-    click.echo(f"pellucid: warning: {' '.join(str(message).split())}", err=True)
+    click.echo(_console.harmless(f"pellucid: warning: {' '.join(str(message).split())}"), err=True)
 
 
 class _ReaderGone(Exception):
@@ -151,7 +151,7 @@ def _report(error: BaseException) -> int:
         kind = type(error).__name__
         message, code = f"{kind}: {error} (a bug; PELLUCID_DEBUG=1 shows where)", 1
     with contextlib.suppress(OSError):  # a full or closed stderr: the exit code is all that can be said
-        click.echo(f"pellucid: error: {' '.join(message.split())}", err=True)
+        click.echo(_console.harmless(f"pellucid: error: {' '.join(message.split())}"), err=True)
     return code
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from pellucid.cli import _console, _options
+from pellucid.cli import _console, _json, _options
 
 if TYPE_CHECKING:
     from pellucid.text.tokenizer import Tokenizer
@@ -68,7 +67,7 @@ def command(
             "ids": ids,
             "pieces": _pieces(tokenizer, ids),
         }
-        click.echo(json.dumps(out | {"num_tokens": len(ids)}, ensure_ascii=False))
+        _json.write(out | {"num_tokens": len(ids)})
     elif only_ids:
         click.echo(" ".join(map(str, ids)))
     elif decode:

@@ -1,12 +1,16 @@
 import io
+import json
 import os
 import shutil
+import unicodedata
 
 import pytest
 
-from pellucid.cli import _console
+from pellucid.cli import _console, _json
 from pellucid.cli._options import ByteSize
 from pellucid.errors import UsageError
+from pellucid.glass.words import quoted
+from pellucid.tui.style import visible
 
 
 class Terminal(io.StringIO):
@@ -28,10 +32,55 @@ def test_a_model_cannot_steer_the_terminal():
     assert _console.visible("a\tb\n") == "a␉b␊"
 
 
-def test_write_cleans_for_a_terminal_and_keeps_bytes_for_a_pipe(monkeypatch):
-    for stream, expected in ((Terminal(), "␛[1m"), (io.StringIO(), "\x1b[1m")):
+def test_no_way_to_a_terminal_lets_anything_through_that_steers_it():
+    """Of all characters: controls, and those with Unicode's property Bidi_Control, as its own data tell them."""
+    turning = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    marks = {"LEFT-TO-RIGHT MARK", "RIGHT-TO-LEFT MARK", "ARABIC LETTER MARK"}
+    steering = [
+        c
+        for c in map(chr, range(0x110000))
+        if unicodedata.category(c) == "Cc"
+        or unicodedata.bidirectional(c) in turning
+        or unicodedata.name(c, "") in marks
+    ]
+    assert len(steering) == 65 + 12
+    every = "".join(steering)
+    assert not set(_console.harmless(every)) & (set(steering) - {"\t", "\n"})
+    for one_line in (_console.visible, visible, quoted):
+        assert not set(one_line(every)) & set(steering), one_line
+    for c in steering:
+        assert _console.visible(c) != "" != _console.harmless(c), "left out in silence"
+    plain = "שלום مرحبا 👩‍👩‍👧 a\u0301 — €"  # writing from right to left, and joiners, stay
+    assert _console.harmless(plain) == plain == _console.visible(plain)
+
+
+def test_json_on_a_terminal_steers_nothing_and_says_the_same(monkeypatch):
+    value = {"text": "".join(map(chr, range(0x300))) + "\u202e \u2066\u200e", "value": float("-inf")}
+    expected = {**value, "value": None}
+    for stream in (Terminal(), io.StringIO()):
         monkeypatch.setattr("sys.stdout", stream)
-        _console.write("\x1b[1m")
+        for indent in (None, 2):
+            _json.write(value, indent)
+            written = stream.getvalue()
+            stream.seek(0)
+            stream.truncate()
+            assert json.loads(written) == expected
+            steers = _console.harmless(written) != written
+            assert steers == (not stream.isatty()) and written.count("\n") == (1 if indent is None else 4)
+
+
+def test_an_error_cannot_steer_the_terminal(invoke):
+    for arguments in (["info", "no\x1b[2Jsuch\u202emodel.gguf"], ["no\x1b[2Jsuch\u202ecommand"]):
+        told = invoke(*arguments)
+        assert told.exit_code == 2 and "[2Jsuch" in told.stderr
+        assert _console.harmless(told.stderr) == told.stderr
+
+
+def test_write_cleans_for_a_terminal_and_keeps_bytes_for_a_pipe(monkeypatch):
+    text = "\x1b[1m\u202eab\u2066"
+    for stream, expected in ((Terminal(), "␛[1m\ufffdab\ufffd"), (io.StringIO(), text)):
+        monkeypatch.setattr("sys.stdout", stream)
+        _console.write(text)
         assert stream.getvalue() == expected
 
 

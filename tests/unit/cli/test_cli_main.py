@@ -48,7 +48,7 @@ def test_only_the_asked_command_is_imported():
         "('numpy', 'rich', 'jinja2', 'tokenizers', 'huggingface_hub')), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
-    names = ["pellucid.cli._console", "pellucid.cli._options", "pellucid.cli.main", "pellucid.cli.tokenize"]
+    names = [f"pellucid.cli.{name}" for name in ("_console", "_json", "_options", "main", "tokenize")]
     assert done.stderr.strip() == str(names)
 
 
