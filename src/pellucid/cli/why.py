@@ -14,6 +14,7 @@ Examples:
   pellucid why run.pellucid --step 12       the whole record of one
 
 All of it is computed again from the tokens and settings of the file, with the bits that it had.
+In --json what is infinite (the logarithm of 0, the margin of a token that nothing else was left for) is null.
 """
 )
 @click.argument("file", type=click.Path(dir_okay=False))

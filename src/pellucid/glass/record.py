@@ -7,7 +7,7 @@ always.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
@@ -166,7 +166,8 @@ class Record:
         return self.distribution.probability(token_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """In plain types; the distribution as its entropy and the ten most probable tokens."""
+        """In plain types; the distribution as its entropy and the ten most probable tokens. A logit of a token that
+        nothing could choose, or the margin of one that nothing else was left for, is infinite."""
         top = self.distribution.top(10)
         return {
             "position": self.position,
@@ -179,7 +180,7 @@ class Record:
             "top": [
                 {"token_id": t, "text": self.text_of(t), "probability": self.probability(t)} for t in top
             ],
-            "choice": _finite(self.choice.to_dict()),
+            "choice": self.choice.to_dict(),
             "flags": self.flags.names,
             "manifest": {name: getattr(self.manifest, name) for name in Manifest.__slots__},
             "seconds": {name: getattr(self.seconds, name) for name in Seconds.__slots__},
@@ -200,15 +201,6 @@ class _Beginning:
 
 def _before_all(history: History) -> History:
     return _Beginning(history)
-
-
-def _finite(data: Any) -> Any:
-    """Infinities as strings: JSON has none."""
-    if isinstance(data, Mapping):
-        return {name: _finite(value) for name, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_finite(value) for value in data]
-    return str(data) if isinstance(data, float) and not np.isfinite(data) else data
 
 
 def mask_of(layers: list[LayerSpec]) -> str:

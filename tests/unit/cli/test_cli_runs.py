@@ -97,6 +97,30 @@ def test_what_if_and_why(invoke, tiny, recorded):
     assert invoke("why", path, "--step", "12").exit_code == 2
 
 
+def test_infinities_are_null_in_json(invoke, tiny, tmp_path):
+    """RFC 8259 has none. In Python they are floats."""
+    path = tmp_path / "run"
+    one_left = ("--temperature", "1", "--allowed-ids", "50", "--max-tokens", "2", "--seed", "3")
+    assert invoke("generate", "-m", tiny, "Once upon", *one_left, "--record", path).exit_code == 0
+
+    def refuse(word):
+        raise AssertionError(f"{word} is no JSON")
+
+    said = invoke("why", path, "--json").stdout.splitlines()
+    what_if = invoke("what-if", path, "--allowed-ids", "51", "--json").stdout
+    turn = json.loads(what_if, parse_constant=refuse)["branches"][0]["turn"]
+    with LLM(tiny) as llm:
+        assert len(said) == 2
+        for step, told in enumerate(json.loads(line, parse_constant=refuse) for line in said):
+            why = llm.why(path, step).to_dict()
+            assert why["choice"]["margin"] == float("inf")
+            assert why["choice"]["runner_up_logit"] == float("-inf")
+            for choice in (told["choice"], turn["then"]["choice"], turn["now"]["choice"]):
+                assert choice["margin"] is choice["runner_up_logit"] is choice["runner_up"] is None
+            assert told["choice"]["logit"] == why["choice"]["logit"]
+            assert not {'"inf"', '"-inf"'} & set(json.dumps(told).replace(",", " ").split())
+
+
 def test_a_replay_that_is_not_equal_exits_with_1(invoke, recorded, monkeypatch):
     from pellucid.glass import runfile
 
