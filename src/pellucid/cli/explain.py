@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pellucid.cli import _console, _json, _options, _prompt
+
+if TYPE_CHECKING:
+    from pellucid.glass.explain import Explanation
 
 
 @click.command(
@@ -22,7 +26,7 @@ Examples:
 
 Plain text, in the order in which things happen: the tokens; for every turn the input, what of it was reused and what
 was computed, what each row predicts, the choice, the token that is appended; at the end the whole text once more in
-one go, to see that the bits are the same. --max-tokens is 3 unless given.
+one go, to see that the bits are the same. Each turn is told when it is done. --max-tokens is 3 unless given.
 """,
 )
 @click.argument("prompt", required=False)
@@ -46,18 +50,30 @@ def command(prompt: str | None, **options: Any) -> None:
     The text is PROMPT, or --file, or what is piped in; "-" is stdin.
     """
     from pellucid.glass.explain import explain
+    from pellucid.glass.telling import tell_beginning, tell_end, tell_turn
+
+    width = max(40, _console.width()) if _console.is_terminal(sys.stdout) else 80
+
+    def tell_on(told: Explanation) -> None:
+        """What has just become known, at once."""
+        number = len(told.passes)
+        _write(tell_turn(told, number, width) if number else tell_beginning(told, width))
 
     text = _prompt.read_prompt(prompt, options["file"])
     sampling = {"max_tokens": 3, **_options.sampling_values()}
     given = _prompt.messages(text) if options["chat"] else text
     with _options.open_llm() as llm:
-        told = explain(llm, given, top=options["top"], rows=options["rows"], **sampling)
+        on_turn = None if options["as_json"] else tell_on
+        told = explain(llm, given, top=options["top"], rows=options["rows"], on_turn=on_turn, **sampling)
     if options["as_json"]:
         _json.write(told.to_dict())
     else:
-        for line in told.lines(_console.width() if _console.is_terminal(sys.stdout) else 80):
-            _console.write(line + "\n")
+        _write(tell_end(told, width))
     if not all(told.check.same):
         from pellucid.errors import PellucidError
 
         raise PellucidError("the check failed: computed in one go, the logits have other bits; this is a bug")
+
+
+def _write(lines: Iterable[str]) -> None:
+    _console.write("".join(line + "\n" for line in lines))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp
 from typing import TYPE_CHECKING, Any
@@ -138,41 +138,48 @@ def explain(
     max_tokens: int = 3,
     top: int = 3,
     rows: int = 16,
+    on_turn: Callable[[Explanation], None] | None = None,
     **overrides: Any,
 ) -> Explanation:
     """Generates up to max_tokens tokens and tells how.
 
     prompt, params, overrides: as of `LLM.begin`. top: predictions told of a row. rows: rows of the prompt told, the
-    last ones. Costs the generation, those rows, the lens at each choice, and one more pass over everything (the
-    check).
+    last ones. on_turn: called with what there is so far, before the first turn and after each; the check is empty
+    then. Costs the generation, those rows, the lens at each choice, and one more pass over everything (the check).
     Errors: those of `LLM.begin`; UsageError (a number out of range).
     """
     for name, value in (("max_tokens", max_tokens), ("top", top), ("rows", rows)):
         check_count(name, value, 1)
+    on_turn = on_turn or (lambda so_far: None)
     with llm.begin(prompt, params, max_tokens=max_tokens, **overrides) as generation:
-        seen = [_token(llm, at, token_id) for at, token_id in enumerate(generation.prompt_tokens)]
-        passes = []
+        told = _beginning(llm, generation)
+        on_turn(told)
         while generation.finish_reason is None:
-            passes.append(_pass(llm, generation, top, rows))
-        check = _check(llm, generation, len(seen), [each.digest for each in passes])
-        chosen = generation.params
-    layers = llm.info.layers
-    windows = sorted({layer.window for layer in layers if layer.window is not None})
+            told = dataclasses.replace(told, passes=(*told.passes, _pass(llm, generation, top, rows)))
+            on_turn(told)
+        digests = [each.digest for each in told.passes]
+        return dataclasses.replace(told, check=_check(llm, generation, len(told.prompt), digests))
+
+
+def _beginning(llm: LLM, generation: Generation) -> Explanation:
+    """What is known before the first turn."""
+    info, chosen = llm.info, generation.params
+    windows = sorted({layer.window for layer in info.layers if layer.window is not None})
     kv_format = str(llm.settings["kv_format"].value)
     return Explanation(
-        model=llm.info.name,
-        vocabulary_size=llm.info.vocabulary_size,
-        num_layers=len(layers),
-        windows=tuple((sum(layer.window == each for layer in layers), each) for each in windows),
+        model=info.name,
+        vocabulary_size=info.vocabulary_size,
+        num_layers=len(info.layers),
+        windows=tuple((sum(layer.window == each for layer in info.layers), each) for each in windows),
         kv_format=kv_format,
-        kv_bytes=llm.info.kv_bytes(1, kv_format),
+        kv_bytes=info.kv_bytes(1, kv_format),
         chunk=int(llm.settings["prefill_chunk"].value),
-        prompt=tuple(seen),
+        prompt=tuple(_token(llm, at, token_id) for at, token_id in enumerate(generation.prompt_tokens)),
         greedy=chosen.greedy,
         temperature=chosen.temperature,
         seed=chosen.seed,
-        passes=tuple(passes),
-        check=check,
+        passes=(),
+        check=Check(0, ()),
     )
 
 

@@ -23,10 +23,24 @@ MOST_INPUTS = 12  # of each kind that a turn's input is shown with
 
 def tell(told: Explanation, width: int) -> list[str]:
     """The lines of it, of at most `width` cells (but for a single word that is longer)."""
-    lines = ["The text becomes tokens", *_prompt(told, width)]
-    for number, each in enumerate(told.passes, 1):
-        lines += ["", _title(number, each), *_pass(told, number, each, width)]
-    return [*lines, "", "What it came to", *_sum(told, width)]
+    turns = [line for number in range(1, len(told.passes) + 1) for line in tell_turn(told, number, width)]
+    return [*tell_beginning(told, width), *turns, *tell_end(told, width)]
+
+
+def tell_beginning(told: Explanation, width: int) -> list[str]:
+    """Before the first turn."""
+    return ["The text becomes tokens", *_prompt(told, width)]
+
+
+def tell_turn(told: Explanation, number: int, width: int) -> list[str]:
+    """One turn, from 1 on; those after it need not be there yet."""
+    each = told.passes[number - 1]
+    return ["", _title(number, each), *_pass(told, number, each, width)]
+
+
+def tell_end(told: Explanation, width: int) -> list[str]:
+    """After the last turn."""
+    return ["", "What it came to", *_sum(told, width)]
 
 
 def _prompt(told: Explanation, width: int) -> Iterator[str]:
