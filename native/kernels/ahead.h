@@ -7,26 +7,18 @@
 
 namespace pellucid::PELLUCID_ISA {
 
-struct Stream {
-  const uint8_t* at;
-  int64_t bytes;
-};
-
-// The part of a stream that is asked for while one tile of rows goes through a panel of `blocks` blocks.
+// A stream that is asked for evenly while rows go through a panel: a few lines of 64 bytes with each block.
 struct Ahead {
   const uint8_t* p;
-  int64_t lines;  // of 64 bytes, for each block
+  const uint8_t* end;
+  int64_t lines;
 
-  // Tile number `tile` of `tiles` asks for its part of the stream.
-  Ahead(Stream stream, int64_t blocks, int64_t tile, int64_t tiles) {
-    lines = (stream.bytes / 64 + blocks * tiles - 1) / (blocks * tiles);
-    const int64_t asked = tile * blocks * lines * 64;
-    p = stream.at + asked;
-    if (asked >= stream.bytes) lines = 0;
-  }
+  // num_blocks: of all tiles together.
+  Ahead(const uint8_t* begin, int64_t bytes, int64_t num_blocks)
+      : p(begin), end(begin + bytes), lines((bytes / 64 + num_blocks - 1) / num_blocks) {}
 
   PELLUCID_INLINE void next_block() {
-    for (int64_t i = 0; i < lines; ++i, p += 64) __builtin_prefetch(p, 0, 2);
+    for (int64_t i = 0; i < lines && p < end; ++i, p += 64) __builtin_prefetch(p, 0, 2);
   }
 };
 

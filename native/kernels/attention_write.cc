@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "kernels/attention.h"
+#include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
 #include "quant/half.h"
@@ -25,15 +26,19 @@ template <KvFormat F> inline void put(void* to, f32x16 x) {
 template <KvFormat F> void write_floats(const float* k, const float* v, int64_t head_dim, int64_t lane, uint8_t* keys, uint8_t* values) {
   constexpr size_t kSize = value_bytes(F);
   values += static_cast<size_t>(lane * padded(head_dim)) * kSize;
-  for (int64_t d = 0; d < head_dim; d += 16) {
-    const int64_t n = head_dim - d < 16 ? head_dim - d : 16;
-    float lanes[2][16] = {};
-    std::memcpy(lanes[0], k + d, static_cast<size_t>(n) * 4);
-    std::memcpy(lanes[1], v + d, static_cast<size_t>(n) * 4);
+  const auto write = [&](int64_t d, f32x16 key, f32x16 value, int64_t n) PELLUCID_INLINE_LAMBDA {
     uint8_t rounded[64];
-    put<F>(rounded, load(lanes[0]));
+    put<F>(rounded, key);
     for (int64_t i = 0; i < n; ++i) std::memcpy(keys + static_cast<size_t>((d + i) * 16 + lane) * kSize, rounded + i * kSize, kSize);
-    put<F>(values + static_cast<size_t>(d) * kSize, load(lanes[1]));
+    put<F>(values + static_cast<size_t>(d) * kSize, value);
+  };
+  int64_t d = 0;
+  for (; d + 16 <= head_dim; d += 16) write(d, load(k + d), load(v + d), 16);
+  if (d < head_dim) {
+    float lanes[2][16] = {};
+    std::memcpy(lanes[0], k + d, static_cast<size_t>(head_dim - d) * 4);
+    std::memcpy(lanes[1], v + d, static_cast<size_t>(head_dim - d) * 4);
+    write(d, load(lanes[0]), load(lanes[1]), head_dim - d);
   }
 }
 
@@ -78,16 +83,19 @@ void attention_write(const void* arguments, Worker& worker) {
                      : a.format == KvFormat::kF16 ? write_floats<KvFormat::kF16>
                      : a.format == KvFormat::kBf16 ? write_floats<KvFormat::kBf16>
                                                    : write_q8;
-  for (int64_t begin, end; worker.take(a.rows, 8, begin, end);)
-    for (int64_t row = begin; row < end; ++row) {
+  // A thread takes neighbouring rows of one head: a key's values lie among those of 15 other positions, in lines that two
+  // threads should not write by turns.
+  const int64_t step = a.rows > 4 * kPositionGroup ? kPositionGroup : kPositionGroup / 2, parts = (a.rows + step - 1) / step;
+  for (int64_t begin, end; worker.take(a.kv_heads * parts, 1, begin, end);) {
+    const int64_t h = begin / parts, first = begin % parts * step;
+    for (int64_t row = first; row < first + step && row < a.rows; ++row) {
       const int64_t block = a.slots[row] / a.block_size, inside = a.slots[row] % a.block_size;
-      for (int64_t h = 0; h < a.kv_heads; ++h) {
-        const int64_t at = (row * a.kv_heads + h) * a.head_dim, group = h * groups + inside / kPositionGroup;
-        write(a.k + at, a.v + at, a.head_dim, inside % kPositionGroup,
-              a.k_cache + block * a.block_stride + group * key_group_bytes(a.format, a.head_dim),
-              a.v_cache + block * a.block_stride + group * value_group_bytes(a.format, a.head_dim));
-      }
+      const int64_t at = (row * a.kv_heads + h) * a.head_dim, group = h * groups + inside / kPositionGroup;
+      write(a.k + at, a.v + at, a.head_dim, inside % kPositionGroup,
+            a.k_cache + block * a.block_stride + group * key_group_bytes(a.format, a.head_dim),
+            a.v_cache + block * a.block_stride + group * value_group_bytes(a.format, a.head_dim));
     }
+  }
 }
 
 }  // namespace pellucid::PELLUCID_ISA

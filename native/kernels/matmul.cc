@@ -146,9 +146,9 @@ PELLUCID_INLINE void add_block(Values values, const Scales<F::kScheme>& s, const
 // format, and few rows of the widest, whose values need no unpacking.
 template <class F> constexpr bool asks_ahead(int rows) { return rows > (F::kBits == 8 ? 4 : 1); }
 
-// A panel, read in order, times one tile.
+// Blocks of a panel, read in order, times the same blocks of one tile. The first is the first of a super-block.
 template <class F, int R>
-PELLUCID_INLINE void panel_times_tile(const uint8_t* p, int64_t blocks, const uint8_t* x, Ahead ahead, f32x16 (&acc)[R]) {
+PELLUCID_INLINE void panel_times_tile(const uint8_t* p, int64_t blocks, const uint8_t* x, Ahead& ahead, f32x16 (&acc)[R]) {
   constexpr int64_t kBlockOfTile = R * kActivationBytes;
   const uint8_t* super = nullptr;
   int64_t b = 0;
@@ -170,7 +170,7 @@ PELLUCID_INLINE void panel_times_tile(const uint8_t* p, int64_t blocks, const ui
 
 // The same of a split panel: the lines of scales are in the upper stream, behind the header.
 template <int R>
-PELLUCID_INLINE void split_panel_times_tile(Halves p, int64_t blocks, const uint8_t* x, Ahead upper, Ahead lower, f32x16 (&acc)[R]) {
+PELLUCID_INLINE void split_panel_times_tile(Halves p, int64_t blocks, const uint8_t* x, Ahead& upper, Ahead& lower, f32x16 (&acc)[R]) {
   using F = Packed<Format::Q8_0>;
   p.upper += quant::kSplitHeader;
   const uint8_t* line = p.upper;
@@ -189,27 +189,34 @@ PELLUCID_INLINE void split_panel_times_tile(Halves p, int64_t blocks, const uint
   }
 }
 
-// Calls times_tile(acc, x of the tile, its number, number of tiles), which adds to acc[rows of the tile], and writes the outputs.
-template <class Function>
-PELLUCID_INLINE void for_each_tile(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, Function times_tile) {
-  const int64_t row_bytes = a.inputs / 32 * kActivationBytes, tiles = (a.rows + kTileRows - 1) / kTileRows;
-  for (int64_t tile = 0; tile < tiles; ++tile)
-    with_number<kTileRows>(rows_of_tile(a.rows, tile), [&](auto rows) {
-      const int64_t row = tile * kTileRows;
-      f32x16 acc[rows];
-      for (int r = 0; r < rows; ++r) acc[r] = zero_f();
-      times_tile(acc, xq + row * row_bytes, tile, tiles);
-      for (int r = 0; r < rows; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
-    });
+// Of a panel with many blocks, times many rows, so many are taken at a time: they stay in the first cache for all tiles.
+constexpr int64_t kBlocksAtOnce = 16, kTilesAtOnce = 16;
+template <class F> constexpr int64_t bytes_of_blocks(int64_t blocks) {
+  return blocks * F::kBytes + blocks / 2 * quant::pair_bytes(F::kScheme) + (quant::has_super(F::kScheme) ? blocks / 8 * 64 : 0);
 }
 
 // Panel number `panel` times all rows of x.
 template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
-  const int64_t blocks = a.inputs / 32;
-  const uint8_t* at = w.data + panel * w.panel_bytes;
-  for_each_tile(a, w, panel, xq, [&](auto& acc, const uint8_t* x, int64_t tile, int64_t tiles) {
-    panel_times_tile<F>(at, blocks, x, Ahead({at + w.panel_bytes, w.panel_bytes}, blocks, tile, tiles), acc);
-  });
+  const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows;
+  const int64_t step = tiles > 1 && blocks > 2 * kBlocksAtOnce ? kBlocksAtOnce : blocks;
+  const uint8_t* const data = w.data + panel * w.panel_bytes;
+  Ahead ahead(data + w.panel_bytes, w.panel_bytes, blocks * tiles);
+  f32x16 sums[kTilesAtOnce][kTileRows];
+  for (int64_t first_tile = 0; first_tile < tiles; first_tile += kTilesAtOnce)
+    for (int64_t block = 0; block < blocks; block += step)
+      for (int64_t tile = first_tile; tile < tiles && tile < first_tile + kTilesAtOnce; ++tile)
+        with_number<kTileRows>(rows_of_tile(a.rows, tile), [&](auto rows) PELLUCID_INLINE_LAMBDA {
+          f32x16(&kept)[kTileRows] = sums[tile - first_tile];
+          const int64_t row = tile * kTileRows, count = blocks - block < step ? blocks - block : step;
+          const uint8_t* x = xq + (row * blocks + rows * block) * kActivationBytes;
+          f32x16 acc[rows];
+          for (int r = 0; r < rows; ++r) acc[r] = block ? kept[r] : zero_f();
+          panel_times_tile<F, rows>(data + bytes_of_blocks<F>(block), count, x, ahead, acc);
+          if (block + count < blocks)
+            for (int r = 0; r < rows; ++r) kept[r] = acc[r];
+          else
+            for (int r = 0; r < rows; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
+        });
 }
 
 Halves halves_of(const PackedWeight& w, int64_t panel, int64_t blocks) {
@@ -217,12 +224,17 @@ Halves halves_of(const PackedWeight& w, int64_t panel, int64_t blocks) {
 }
 
 void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
-  const int64_t blocks = a.inputs / 32;
+  const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows;
   const Halves at = halves_of(w, panel, blocks), next = halves_of(w, panel + 1, blocks);
-  for_each_tile(a, w, panel, xq, [&](auto& acc, const uint8_t* x, int64_t tile, int64_t tiles) {
-    const Ahead upper({next.upper, next.upper - at.upper}, blocks, tile, tiles), lower({next.lower, next.lower - at.lower}, blocks, tile, tiles);
-    split_panel_times_tile(at, blocks, x, upper, lower, acc);
-  });
+  Ahead upper(next.upper, next.upper - at.upper, blocks * tiles), lower(next.lower, next.lower - at.lower, blocks * tiles);
+  for (int64_t tile = 0; tile < tiles; ++tile)
+    with_number<kTileRows>(rows_of_tile(a.rows, tile), [&](auto rows) PELLUCID_INLINE_LAMBDA {
+      const int64_t row = tile * kTileRows;
+      f32x16 acc[rows];
+      for (int r = 0; r < rows; ++r) acc[r] = zero_f();
+      split_panel_times_tile<rows>(at, blocks, xq + row * blocks * kActivationBytes, upper, lower, acc);
+      for (int r = 0; r < rows; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
+    });
 }
 
 void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
@@ -251,8 +263,8 @@ void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const 
 
 void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out) {
   f32x16 acc[1] = {zero_f()};
-  const Ahead nothing({nullptr, 0}, blocks, 0, 1);
-  split_panel_times_tile(halves_of(w, panel, blocks), blocks, xq, nothing, nothing, acc);
+  Ahead nothing(nullptr, 0, blocks);
+  split_panel_times_tile<1>(halves_of(w, panel, blocks), blocks, xq, nothing, nothing, acc);
   store(out, w.bias ? add(acc[0], load(w.bias + 16 * panel)) : acc[0]);
 }
 

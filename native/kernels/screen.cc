@@ -45,7 +45,7 @@ PELLUCID_INLINE const ScreenTerm* add_screened_block(const ScreenArgs& a, int64_
   return term;
 }
 
-template <int R> PELLUCID_INLINE Bounds<R> screened_panel(const ScreenArgs& a, int64_t row, const uint8_t* panel, Ahead ahead) {
+template <int R> PELLUCID_INLINE Bounds<R> screened_panel(const ScreenArgs& a, int64_t row, const uint8_t* panel, Ahead& ahead) {
   const uint8_t* line = panel + quant::kSplitHeader;
   const uint8_t* planes = line;
   Bounds<R> bounds;
@@ -80,10 +80,10 @@ void screen(const void* arguments, Worker& worker) {
       const f32x16 radius = load(reinterpret_cast<const float*>(panel)), bias = w.bias ? load(w.bias + 16 * p) : zero_f();
       const int64_t left = w.outputs - 16 * p;
       f32x16 unsound = zero_f();
+      Ahead ahead(panel + w.panel_bytes, w.panel_bytes, a.num_blocks * tiles);
       for (int64_t tile = 0; tile < tiles; ++tile)
         with_number<kTileRows>(std::min<int64_t>(a.rows - tile * kTileRows, kTileRows), [&](auto rows) {
           const int64_t first = tile * kTileRows;
-          const Ahead ahead({panel + w.panel_bytes, w.panel_bytes}, a.num_blocks, tile, tiles);
           const Bounds bounds = screened_panel<rows>(a, first, panel, ahead);
           for (int r = 0; r < rows; ++r) {
             const int64_t row = first + r;
