@@ -10,7 +10,7 @@ struct f32x16 { float v[16]; };
 struct i32x16 { int32_t v[16]; };
 struct u8x64 { uint8_t v[64]; };
 
-inline constexpr int kTileRows = 4;
+inline constexpr int kTileRows = 2;
 inline constexpr int kFloatTileRows = 2;
 inline constexpr bool kWideIsSigned = true;
 
