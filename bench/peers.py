@@ -132,16 +132,23 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def read_report(path: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(path.read_text())
+    if not isinstance(report, dict) or not report.keys() >= {"versions", "absent", "ceilings", "results"}:
+        sys.exit(f"{path} is not a file that --out of this script wrote; name another, or say --fresh")
+    return report
+
+
 def main() -> None:
     arguments = parse()
     if arguments.table:
-        print(report_of(json.loads(arguments.table.read_text())))
+        print(report_of(read_report(arguments.table)))
         return
     if not arguments.models:
         sys.exit("name at least one GGUF file")
     report: dict[str, Any] = {"versions": {}, "absent": {}, "ceilings": {}, "results": {}}
     if arguments.out and arguments.out.exists() and not arguments.fresh:
-        report = json.loads(arguments.out.read_text())
+        report = read_report(arguments.out)
     arguments.models = [model.absolute() for model in arguments.models]
     names = [name for name in arguments.peers.split(",") if name]
     engines = available(names, arguments.models, report["absent"])
