@@ -8,17 +8,17 @@ after every pass, so a block of n takes at most n passes, and its fixed point is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from pellucid.arrays import common_length
 from pellucid.decoding.base import strategies
-from pellucid.decoding.verify import Ahead, verify
+from pellucid.decoding.verify import Ahead, Choose, verify
 from pellucid.errors import PellucidError
 from pellucid.sampling.base import History
 from pellucid.sampling.params import SamplingParams
 from pellucid.sampling.sampler import Choice, Sampler
-from pellucid.types import Float32, Int32, Screened
+from pellucid.types import Float32, Int32, Logits, Screened
 
 
 def guessing_sampler(params: SamplingParams, seed: int) -> Sampler:
@@ -38,7 +38,7 @@ class Jacobi:
     def __init__(self, params: SamplingParams, seed: int) -> None:
         self._sampler = Sampler(params, seed)
         self._guesser = guessing_sampler(params, seed)
-        self.chooses = self._sampler.chooses and self._guesser.chooses
+        self.chooses = self._sampler.chooses  # the guesser has the same stages then
         self._block = params.max_drafts
         # Of each sample: the history that the guesses follow, and they.
         self._guesses: dict[int, tuple[Int32, list[int]]] = {}
@@ -52,28 +52,24 @@ class Jacobi:
         return self._filled(guesses, int(ids[-1]))
 
     def advance(self, history: History, drafts: list[int], logits: Float32) -> list[Choice]:
-        choices = verify(self._sampler.choose, history, drafts, logits)
-        self._keep(
-            history,
-            drafts,
-            choices,
-            self._revise(self._guesser.choose, history, drafts, logits, len(choices)),
-        )
-        return choices
+        return self._pass(self._sampler.choose, self._guesser.choose, history, drafts, logits)
 
     def choose(self, history: History, drafts: list[int], rows: Sequence[Screened]) -> list[Choice]:
-        choices = verify(self._sampler.choose_from_bounds, history, drafts, rows)
-        guesser = self._guesser.choose_from_bounds
-        self._keep(history, drafts, choices, self._revise(guesser, history, drafts, rows, len(choices)))
-        return choices
+        return self._pass(
+            self._sampler.choose_from_bounds, self._guesser.choose_from_bounds, history, drafts, rows
+        )
 
-    def _keep(self, history: History, drafts: list[int], choices: list[Choice], guesses: list[int]) -> None:
-        """The guesses of the next pass, and how many of the old ones they revise."""
+    def _pass(
+        self, choose: Choose, guess: Choose, history: History, drafts: list[int], rows: Logits
+    ) -> list[Choice]:
+        choices = verify(choose, history, drafts, rows)
         chosen = [choice.token_id for choice in choices]
+        guesses = self._revise(guess, history, drafts, rows, len(chosen))
         follows = Ahead(history, chosen).token_ids
         self._guesses[history.sample_index] = follows, guesses
         old = drafts[len(chosen) : len(chosen) + len(guesses)]
         self._revised[history.sample_index] = sum(a != b for a, b in zip(old, guesses, strict=False))
+        return choices
 
     def source(self, sample_index: int) -> str:
         return "jacobi"
@@ -89,18 +85,13 @@ class Jacobi:
         return (guesses + [filler] * self._block)[: self._block]
 
     def _revise(
-        self,
-        choose: Callable[[History, Any], Choice],
-        history: History,
-        drafts: list[int],
-        rows: Float32 | Sequence[Screened],
-        first: int,
+        self, guess: Choose, history: History, drafts: list[int], rows: Logits, first: int
     ) -> list[int]:
         """The choices of the rows from `first` on, each after the old guesses before it; as far as there are any."""
         guesses: list[int] = []
         for i in range(first, len(drafts) + 1):
             try:
-                guesses.append(choose(Ahead(history, drafts[:i]), rows[i]).token_id)
+                guesses.append(guess(Ahead(history, drafts[:i]), rows[i]).token_id)
             except (PellucidError, ValueError):  # after wrong guesses nothing may be allowed
                 break
         return guesses

@@ -8,14 +8,14 @@ Leviathan et al. 2023, arXiv 2211.17192, can.)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pellucid.sampling.base import History
 from pellucid.sampling.sampler import Choice
-from pellucid.types import Float32, Int32, Screened
+from pellucid.types import Float32, Int32, Logits
 
 
 class Ahead:
@@ -41,15 +41,15 @@ class Ahead:
         self.companion_logits: Float32 | None = None  # nothing is drafted where there is a companion
 
 
-def verify(
-    choose: Callable[[History, Any], Choice],
-    history: History,
-    drafts: list[int],
-    rows: Float32 | Sequence[Screened],
-) -> list[Choice]:
-    """rows: 1 + len(drafts) of logits (float32 [vocabulary] each) or of their bounds, row i after history + drafts[:i];
-    choose: from one of them. The choices up to the first that is not its draft, that one included; nothing is chosen
-    after a token that ends the output."""
+Choose = Callable[[History, Any], Choice]
+"""From one row of `Logits`: `Sampler.choose` or `choose_from_bounds`."""
+
+
+def verify(choose: Choose, history: History, drafts: list[int], rows: Logits) -> list[Choice]:
+    """rows: 1 + len(drafts), row i after history + drafts[:i]; choose: from one of them, whichever they are.
+
+    The choices up to the first that is not its draft, that one included; nothing is chosen after a token that ends the
+    output."""
     choices = [choose(history, rows[0])]
     for i, draft in enumerate(drafts):
         if choices[-1].token_id != draft or draft in history.stop_ids:
