@@ -84,7 +84,7 @@ void attention_write(const void* arguments, Worker& worker) {
                      : a.format == KvFormat::kBf16 ? write_floats<KvFormat::kBf16>
                                                    : write_q8;
   // A thread takes neighbouring rows of one head: a key's values lie among those of 15 other positions, in lines that two
-  // threads should not write by turns.
+  // threads should not write by turns. Few rows are mostly of different sequences, and are shared out more finely.
   const int64_t step = a.rows > 4 * kPositionGroup ? kPositionGroup : kPositionGroup / 2, parts = (a.rows + step - 1) / step;
   for (int64_t begin, end; worker.take(a.kv_heads * parts, 1, begin, end);) {
     const int64_t h = begin / parts, first = begin % parts * step;

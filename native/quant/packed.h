@@ -17,7 +17,8 @@
 // A split panel (8 bits only, for a head that is screened: native/screen.h) is two streams, so that a reader can do with
 // the upper half of every value. Values are stored + 128, whatever the machine. For each panel of 16 rows
 //   upper: a line of 16 float32 radii; four lines of the lower nibbles of the hot inputs (native/screen.h): number k of row
-//          r in byte 4 r + k % 4 of line k / 8, in the upper half of the byte where k / 4 is odd; then, for each pair of blocks, the line of scales and two 4-bit plane sets of value >> 4
+//          r in byte 4 r + k % 4 of line k / 8, in the upper half of the byte where k / 4 is odd; then, for each pair of
+//          blocks, the line of scales and two 4-bit plane sets of value >> 4
 //   lower: for each block a 4-bit plane set of value & 15
 //
 // A float panel is 32 rows: for each input k, 32 values. Rows past the end of the matrix are zero.

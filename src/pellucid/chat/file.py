@@ -1,6 +1,6 @@
 """The tree of turns as plain data and back; docs/chat-file.md describes it.
 
-It is the `extra` of a session file, whose branches hold the tokens, keys and values (`chat_save.py`). It is read with
+It is the `extra` of a session file, whose branches hold the tokens, keys and values (`save.py`). It is read with
 suspicion.
 """
 
