@@ -131,6 +131,8 @@ class Mailbox:
 
     def post(self, wake: Callable[[], None]) -> bool:
         """From any thread: `wake` is called in the loop soon. False: the loop is closed."""
+        if self._loop.is_closed():  # perhaps before it took the last call
+            return False
         self._ready.append(wake)
         if not self._called:
             self._called = True

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from pellucid import (
     read_run,
 )
 from pellucid.glass.frames import FrameWriter
+from pellucid.serving.worker import Mailbox
 
 
 @pytest.fixture
@@ -38,16 +39,13 @@ def idle(llm):
 
 
 async def settled(llm):
-    """The worker has taken notice of what was cancelled."""
-    for _ in range(1000):
-        if idle(llm):
-            return True
+    """Once the worker has taken notice of what was cancelled; `run` ends the wait for one that never does."""
+    while not idle(llm):
         await asyncio.sleep(0.005)
-    return False
 
 
 def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, 120))
+    return asyncio.run(asyncio.wait_for(coroutine, 600))  # for one that hangs, on however slow a machine
 
 
 PARAMS = {"max_tokens": 12, "temperature": 1.0, "seed": 7, "ignore_eos": True}
@@ -123,7 +121,7 @@ def test_two_thousand_requests_of_which_a_third_is_cancelled_in_every_phase(llm)
         async with AsyncLLM(llm, max_waiting=120) as allm:
             gate = asyncio.Semaphore(60)
             results = await asyncio.gather(*(one(allm, gate, i) for i in range(2000)))
-            assert await settled(llm)
+            await settled(llm)
             assert allm.num_requests == 0
             return results
 
@@ -253,19 +251,29 @@ def test_a_pass_that_fails_ends_those_that_run_and_serves_the_next(llm, monkeypa
     assert idle(llm)
 
 
-def test_deadlines(llm):
+def test_deadlines(llm, monkeypatch):
+    """The clock stands until the stream is paused, so that its deadline comes while nobody reads it."""
+    now, ticks = [0.0], itertools.count(1)  # a nanosecond for each look: no two times are the same
+    for place in ("driver", "running", "worker"):
+        monkeypatch.setattr(f"pellucid.serving.{place}.perf_counter", lambda: now[0] + next(ticks) * 1e-9)
+
     async def main():
         async with AsyncLLM(llm, max_unread=2) as allm:
-            late = await allm.generate([1], max_tokens=250, ignore_eos=True, deadline=1e-6)
             stream = allm.stream([1], max_tokens=250, ignore_eos=True, deadline=0.2)
             await stream.__anext__()
             paused = stream._running.request
-            while not paused.done:  # nobody reads: it is paused, and still ends
-                await asyncio.sleep(0.01)
-            return late, [chunk async for chunk in stream][-1], len(paused.chunks)
+            while not paused.paused:
+                await asyncio.sleep(0.001)
+            assert not paused.done
+            now[0] = 0.3
+            while not paused.done:  # it ends while it is paused, although nobody wakes the thread
+                await asyncio.sleep(0.001)
+            late = await allm.generate([1], max_tokens=250, ignore_eos=True, deadline=1e-12)
+            return late, [chunk async for chunk in stream]
 
-    late, last, _ = run(main())
-    assert late.finish_reason == "deadline" and last.finish_reason == "deadline"
+    late, rest = run(main())
+    assert late.finish_reason == "deadline" and rest[-1].finish_reason == "deadline"
+    assert len(rest) <= 4  # it was paused
     assert idle(llm)
 
 
@@ -291,17 +299,19 @@ def test_a_slow_reader_is_waited_for_and_gets_every_chunk(llm):
         assert ids == sample.token_ids
 
 
-def test_a_long_prompt_does_not_stall_a_stream(llm):
+def test_a_long_prompt_does_not_stall_a_stream(llm, monkeypatch):
     """Between two chunks of a stream there is one pass, whatever prompts are computed meanwhile."""
     engine, real = llm._loaded.engine, llm._loaded.engine.step
-    seen = []
+    seen, all_asked = [], threading.Event()
 
     def step():
+        if len(seen) == 3:  # the stream has begun; it must not end before the prompts are there
+            assert all_asked.wait(60)
         events = real()
         seen.append({event.token_id is not None and event.request_id for event in events})
         return events
 
-    engine.step = step
+    monkeypatch.setattr(engine, "step", step)
 
     async def main():
         async with AsyncLLM(llm) as allm:
@@ -309,6 +319,8 @@ def test_a_long_prompt_does_not_stall_a_stream(llm):
             await stream.__anext__()
             long = [asyncio.ensure_future(allm.generate([7 + i] * 200, max_tokens=2)) for i in range(3)]
             first = stream._running.request.request_id
+            await asyncio.sleep(0)
+            all_asked.set()
             async for _ in stream:
                 pass
             await asyncio.gather(*long)
@@ -317,6 +329,7 @@ def test_a_long_prompt_does_not_stall_a_stream(llm):
     first = run(main())
     at = [i for i, ids in enumerate(seen) if first in ids]
     assert len(at) == 100 and at == list(range(at[0], at[0] + 100))
+    assert sum(len(ids - {first, False}) for ids in seen[: at[-1]]) >= 3  # the prompts were done beside it
 
 
 def test_several_loops_threads_and_plain_calls_share_one_engine(llm):
@@ -337,7 +350,7 @@ def test_several_loops_threads_and_plain_calls_share_one_engine(llm):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(600)
     assert not any(thread.is_alive() for thread in threads)
     run(allm.close())
     for number, some in results.items():
@@ -356,13 +369,17 @@ def test_a_closed_loop_leaves_nothing_running(llm):
         return stream
 
     stream = asyncio.run(main())
-    for _ in range(500):
-        if idle(llm):
-            break
-        time.sleep(0.01)
-    assert idle(llm)
+    run(settled(llm))
     assert len(stream.result.token_ids) >= 1
     run(allm.close())
+
+
+def test_a_mailbox_knows_a_closed_loop_also_after_a_call_that_was_not_taken():
+    loop = asyncio.new_event_loop()
+    mailbox = Mailbox(loop)
+    assert mailbox.post(lambda: None) and mailbox.post(lambda: None)
+    loop.close()
+    assert not mailbox.post(lambda: None)
 
 
 def test_a_task_group_that_breaks_ends_its_requests(llm):
@@ -373,9 +390,9 @@ def test_a_task_group_that_breaks_ends_its_requests(llm):
                     for i in range(5):
                         group.create_task(allm.generate([i], max_tokens=200, ignore_eos=True))
                     group.create_task(allm.generate([99999]))
-            return await settled(llm)
+            await settled(llm)
 
-    assert run(main())
+    run(main())
 
 
 def test_the_thread_sleeps_while_there_is_nothing_to_do(llm):
@@ -391,18 +408,34 @@ def test_the_thread_sleeps_while_there_is_nothing_to_do(llm):
     assert run(main()) <= 1
 
 
-def test_close_aborts_or_drains(llm):
-    async def main(drain):
+@pytest.mark.parametrize("drain", [True, False])
+def test_close_aborts_or_drains(llm, monkeypatch, drain):
+    """Amid the tenth pass, with all of them asked for and none at its end."""
+    engine, real = llm._loaded.engine, llm._loaded.engine.step
+    steps, reached, stopped = [], threading.Event(), threading.Event()
+
+    def step():
+        steps.append(None)
+        if len(steps) == 10:
+            reached.set()
+            assert stopped.wait(60)
+        return real()
+
+    monkeypatch.setattr(engine, "step", step)
+
+    async def main():
         allm = AsyncLLM(llm)
         tasks = [asyncio.ensure_future(allm.generate([i], max_tokens=50, ignore_eos=True)) for i in range(12)]
-        await asyncio.sleep(0.05)
-        await allm.close(drain=drain)
+        assert await asyncio.to_thread(reached.wait, 60)
+        closing = asyncio.ensure_future(allm.close(drain=drain))
+        await asyncio.sleep(0)  # the thread has been told
+        stopped.set()
+        await closing
         with pytest.raises(UsageError, match="closed"):
             await allm.generate([1])
         return [result.finish_reason for result in await asyncio.gather(*tasks)]
 
-    assert set(run(main(True))) == {"length"}
-    assert "abort" in run(main(False))
+    assert set(run(main())) == {"length" if drain else "abort"}
     assert idle(llm)
 
 
@@ -425,7 +458,7 @@ def test_a_dropped_async_llm_ends_its_thread(llm):
         return allm._worker._thread
 
     thread = run(main())
-    thread.join(10)
+    thread.join(300)
     assert not thread.is_alive()
 
 
@@ -492,15 +525,24 @@ def test_what_is_looked_at_and_recorded_is_that_of_llm(llm, tmp_path):
 def test_a_run_file_that_cannot_be_written_ends_its_own_request_alone(llm, tmp_path, monkeypatch):
     recorder = Recorder(tmp_path / "run")
     recorder.attach(llm)
+    engine, step = llm._loaded.engine, llm._loaded.engine.step
     frames, real = recorder.writer._frames, FrameWriter._put
-    full = threading.Event()
+    full, seen = threading.Event(), set()
 
     def put(self, data):
         if self is frames and full.is_set():
             raise RunFileError("run: no space left")
         real(self, data)
 
+    def fills_the_disk():  # with the first token of the third request, the one that is recorded
+        events = step()
+        seen.update(event.request_id for event in events if event.token_id is not None)
+        if len(seen) == 3:
+            full.set()
+        return events
+
     monkeypatch.setattr(FrameWriter, "_put", put)
+    monkeypatch.setattr(engine, "step", fills_the_disk)
 
     async def main():
         async with AsyncLLM(llm) as allm:
@@ -510,11 +552,12 @@ def test_a_run_file_that_cannot_be_written_ends_its_own_request_alone(llm, tmp_p
                 with pytest.raises(RunFileError, match="no space left"):
                     async with allm.stream([5, 6], record=recorder, **PARAMS | {"max_tokens": 200}) as stream:
                         await stream.__anext__()
-                        full.set()  # from here on its tokens or its end cannot be written
+                assert full.is_set()
                 with pytest.raises(RunFileError, match="no space left"):
                     await allm.generate([5, 6], n=2, record=recorder, **PARAMS)
             return await plain
 
     assert run(main()).token_ids == llm.generate([5, 9], **PARAMS | {"max_tokens": 60}).token_ids
     full.clear()
+    seen.clear()
     assert idle(llm)
