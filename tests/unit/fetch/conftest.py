@@ -19,7 +19,8 @@ def recorder() -> Recorder:
     return Recorder()
 
 
-PIP_SETTINGS = "CONFIG_FILE RETRIES INDEX_URL EXTRA_INDEX_URL FIND_LINKS NO_INDEX"
+PATIENCE = "300"  # seconds
+PIP_SETTINGS = "CONFIG_FILE DEFAULT_TIMEOUT RETRIES INDEX_URL EXTRA_INDEX_URL FIND_LINKS NO_INDEX"
 MACHINE_PIP = {f"PIP_{name}": os.environ.get(f"PIP_{name}") for name in PIP_SETTINGS.split()}
 
 
@@ -46,6 +47,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_RETRIES", "0")
+    # Stand-ins answer, however slow the machine is; tests of those that do not answer set their own patience.
+    monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", PATIENCE)
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", PATIENCE)
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", PATIENCE)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", int(PATIENCE))
+    monkeypatch.setattr("pellucid.fetch.hub.FALLBACK_SECONDS", float(PATIENCE))
     names = "PELLUCID_OFFLINE HF_HUB_OFFLINE HF_TOKEN PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_NO_INDEX"
     for name in names.split():
         monkeypatch.delenv(name, raising=False)

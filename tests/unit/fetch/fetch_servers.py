@@ -90,7 +90,7 @@ class StandIn:
         if path in self.hold:
             request.wfile.flush()
             self.held.set()
-            self.hold[path].wait(60)
+            self.hold[path].wait(600)
         if broken:
             request.wfile.flush()
             request.connection.shutdown(socket.SHUT_RDWR)

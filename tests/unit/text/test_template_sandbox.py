@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from time import monotonic
+from time import thread_time
 
 import pytest
 
@@ -79,10 +79,10 @@ def test_nothing_is_reached(source: str) -> None:
 
 @pytest.mark.parametrize("source", BOMBS)
 def test_every_bomb_ends(source: str) -> None:
-    start = monotonic()
+    start = thread_time()  # the budget's own clock
     with pytest.raises(TemplateError):
         ChatTemplate(source).render(MESSAGES, {}, seconds=1.0)
-    assert monotonic() - start < 30  # on a busy machine; the budget is one second
+    assert thread_time() - start < 30  # one long operation may come on top of the budget of one second
 
 
 @pytest.mark.parametrize(
