@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from cli_support import environment, run
+from cli_support import HANGS, environment, run
 
 from pellucid import LLM
 from pellucid.cli import _lines
@@ -229,16 +229,27 @@ def test_lines_go_on_after_a_backslash(monkeypatch, tmp_path):
     assert [reader.read("> ") for _ in range(5)] == ["one\n\n two", "x", "three", "four\nfive", None]
 
 
-def read_until(fd: int, wanted: bytes, seconds: float = 30) -> bytes:
-    seen, end = b"", time.monotonic() + seconds
+def read_until(fd: int, wanted: bytes, seconds: float = HANGS) -> bytes:
+    """All that comes until `wanted` is among it, or its other side is closed, or so long nothing came (an error)."""
+    seen = b""
     while wanted not in seen:
-        ready, _, _ = select.select([fd], [], [], max(0, end - time.monotonic()))
+        ready, _, _ = select.select([fd], [], [], seconds)
         assert ready, f"waited {seconds} s for {wanted!r}, saw {seen!r}"
         try:
             seen += os.read(fd, 4096)
         except OSError:  # the other side is closed
             break
     return seen
+
+
+def interrupt_until(fd: int, wanted: bytes) -> None:
+    """Ctrl-C until that comes: CPython's input() misses a signal that comes just before it waits for a key."""
+    seen, end = b"", time.monotonic() + HANGS
+    while wanted not in seen and time.monotonic() < end:
+        os.write(fd, b"\x03")
+        while wanted not in seen and select.select([fd], [], [], 1.0)[0]:
+            seen += os.read(fd, 4096)
+    assert wanted in seen
 
 
 def test_on_a_terminal(tiny_chat, tmp_path):
@@ -271,16 +282,15 @@ def test_on_a_terminal(tiny_chat, tmp_path):
     try:
         read_until(master, b"\r\n> ")
         os.write(master, b"hello\n")
-        read_until(master, b"hello\r\n")
-        time.sleep(0.1)
+        seen = read_until(master, b"hello\r\n")
+        while seen.endswith(b"hello\r\n"):  # its first character: the answer has begun
+            seen += os.read(master, 4096)
         os.write(master, b"\x03")
         seen = read_until(master, b"\r\n> ")
         assert b"(stopped)" in seen or b"(stopped: context)" in seen
-        time.sleep(0.5)  # CPython's input() misses a signal that comes just before it waits for a key
-        os.write(master, b"\x03")
-        read_until(master, b"(Ctrl-D leaves)\r\n> ")
+        interrupt_until(master, b"(Ctrl-D leaves)\r\n> ")
         os.write(master, b"\x04")
-        assert process.wait(30) == 0
+        assert process.wait(HANGS) == 0
     finally:
         process.kill()
         process.wait()

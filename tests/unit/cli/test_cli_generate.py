@@ -7,10 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from cli_support import environment, run
+from cli_support import ENDLESS, HANGS, environment, run
 
 from pellucid import LLM
 
@@ -159,43 +158,33 @@ def test_bytes_of_a_pipe_are_not_changed(tiny, expected):
 
 
 def test_a_reader_that_goes_away_is_no_error(tiny):
-    pipeline = '"$0" -m pellucid generate -m "$1" --max-tokens 900 --ignore-eos x | head -c 1 >/dev/null'
+    pipeline = '"$0" -m pellucid generate -m "$1" "${@:2}" x | head -c 1 >/dev/null'
     command = pipeline + '; echo "${PIPESTATUS[0]}"'
     done = subprocess.run(
-        ["bash", "-c", command, sys.executable, str(tiny)],
+        ["bash", "-c", command, sys.executable, str(tiny), *ENDLESS],
         capture_output=True,
         env=environment(),
-        timeout=120,
+        timeout=HANGS,
     )
     assert done.stderr == b""
     assert done.stdout.strip() == b"141"
 
 
 def test_ctrl_c_ends_with_130(tiny):
-    command = [
-        sys.executable,
-        "-m",
-        "pellucid",
-        "generate",
-        "-m",
-        str(tiny),
-        "--ignore-eos",
-        "--backend",
-        "reference",
-        "x",
-    ]
+    command = [sys.executable, "-m", "pellucid", "generate", "-m", str(tiny), *ENDLESS]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+        [*command, "--backend", "reference", "x"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(),
     ) as process:
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), True)
         process.stdout.read(1)  # it has begun
         process.send_signal(signal.SIGINT)
-        started = time.monotonic()
-        _, stderr = process.communicate(timeout=30)
+        _, stderr = process.communicate(timeout=HANGS)
         assert process.returncode == 130
         assert b"Traceback" not in stderr
-        assert time.monotonic() - started < 10
 
 
 def test_bench_measures_what_it_says(invoke, tiny):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_support import environment, run
+from cli_support import ENDLESS, HANGS, environment, run
 
 # Writes a dot when the entry point has set its handler: what comes before that is Python's own start.
 BEGIN = """
@@ -22,7 +22,7 @@ main()
 
 @pytest.mark.parametrize("delay", [0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.2])
 def test_ctrl_c_while_the_command_line_starts(tiny: Path, delay: float) -> None:
-    args = ["generate", "-m", str(tiny), "--max-tokens", "900", "--ignore-eos", "hello"]
+    args = ["generate", "-m", str(tiny), *ENDLESS, "hello"]
     process = subprocess.Popen(
         [sys.executable, "-c", BEGIN, *args],
         stdout=subprocess.PIPE,
@@ -32,8 +32,8 @@ def test_ctrl_c_while_the_command_line_starts(tiny: Path, delay: float) -> None:
     assert process.stdout is not None and process.stdout.read(1) == b"."
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode in (0, 130) and b"Traceback" not in errors, (delay, errors)
+    _, errors = process.communicate(timeout=HANGS)
+    assert process.returncode == 130 and b"Traceback" not in errors, (delay, errors)
 
 
 def test_ctrl_c_amid_a_finaliser_is_not_lost() -> None:
@@ -46,11 +46,13 @@ class Ends:
         raise KeyboardInterrupt
 Ends()
 try:
-    time.sleep(60)
+    time.sleep(6000)
 except KeyboardInterrupt:
     print("interrupted")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, env=environment(), timeout=50)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, env=environment(), timeout=HANGS
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"interrupted\n", b"")
 
 

@@ -52,18 +52,16 @@ def test_only_the_asked_command_is_imported():
     assert done.stderr.strip() == str(names)
 
 
-def test_import_pellucid_is_quick_and_light():
+def test_import_pellucid_is_light():
+    """What makes it quick: a package of its own, and no more of Python's than lazy names and types need."""
     code = (
-        "import time; t = time.perf_counter(); import pellucid; t = time.perf_counter() - t\n"
-        "import sys; print(t, [m for m in ('numpy', 'rich', 'click', 'jinja2', 'tokenizers', 'huggingface_hub') "
-        "if m in sys.modules])"
+        "import sys; before = set(sys.modules); import pellucid; new = set(sys.modules) - before\n"
+        "print(len(new), *(name for name in new if name.startswith('pellucid')))"
     )
-    outs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment()).stdout
-        for _ in range(3)
-    ]
-    assert all(out.split(" ", 1)[1].strip() == "[]" for out in outs)
-    assert min(float(out.split()[0]) for out in outs) < 0.25
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment())
+    number, *ours = done.stdout.split()
+    assert ours == ["pellucid"]
+    assert int(number) <= 60  # 27 with Python 3.11; NumPy alone brings 150
 
 
 def test_every_public_name_is_there():

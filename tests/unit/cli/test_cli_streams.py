@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_support import environment
+from cli_support import HANGS, environment
 
 FULL = Path("/dev/full")
 
@@ -19,7 +19,7 @@ def start(*args: object, close: int | None = None, **pipes: object) -> subproces
     if close is not None:  # a shell closes it: Popen could only give another
         command = ["sh", "-c", f'exec "$0" "$@" {close}>&-', *command]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | pipes
-    return subprocess.run(command, text=True, timeout=60, env=environment(), check=False, **pipes)
+    return subprocess.run(command, text=True, timeout=HANGS, env=environment(), check=False, **pipes)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="the system has no /dev/full")
@@ -121,7 +121,7 @@ def test_bytes_that_are_not_utf8_are_named_as_such(tiny, tiny_chat):
         (["generate", "-m", str(tiny)], b"a\xff", "stdin: not UTF-8 text at byte 1"),
     ):
         command = [sys.executable, "-m", "pellucid", *args]
-        done = subprocess.run(command, input=given, capture_output=True, timeout=60, env=environment_)
+        done = subprocess.run(command, input=given, capture_output=True, timeout=HANGS, env=environment_)
         assert done.returncode == 2
         assert done.stderr.decode().startswith(f"pellucid: error: {name}")
 

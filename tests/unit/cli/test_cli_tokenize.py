@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_support import environment, run
+from cli_support import environment, read_all, run
 
 from pellucid import load_tokenizer
 
@@ -82,7 +82,7 @@ def test_colours_on_a_terminal_only(tiny):
             command, stdout=slave, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env
         )
         os.close(slave)
-        out = os.read(master, 65536)
+        out = read_all(master)
         os.close(master)
         assert done.returncode == 0, done.stderr
         assert (b"\x1b[" in out) == coloured
@@ -137,7 +137,7 @@ def test_info_on_a_narrow_terminal(tiny):
     command = [sys.executable, "-m", "pellucid", "info", str(tiny)]
     done = subprocess.run(command, stdout=slave, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, env=env)
     os.close(slave)
-    lines = os.read(master, 65536).decode().splitlines()
+    lines = read_all(master).decode().splitlines()
     os.close(master)
     assert done.returncode == 0, done.stderr
     assert max(len(line) for line in lines if "/" not in line) <= 40

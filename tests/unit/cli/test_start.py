@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_support import environment
+from cli_support import HANGS, environment
 
 from pellucid.cli._start import arena_for, model_argument, model_size
 
@@ -53,7 +53,7 @@ def ended(script: str, **more: object) -> subprocess.CompletedProcess[bytes]:
     env = environment()
     env.pop("PYTHONUNBUFFERED", None)  # what is written stays in the buffers until the end
     return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        [sys.executable, "-c", code], env=env, timeout=60, **{"stdout": subprocess.PIPE, **more}
+        [sys.executable, "-c", code], env=env, timeout=HANGS, **{"stdout": subprocess.PIPE, **more}
     )
 
 

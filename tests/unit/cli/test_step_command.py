@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from cli_support import environment, run
+from cli_support import HANGS, environment, run
 
 pty = pytest.importorskip("pty", reason="no pseudo-terminals here")
 
@@ -79,7 +79,7 @@ def session(keys_after, *words, rows=24, columns=80):
                 written += os.read(leader, 65536)
             except OSError:  # the other side is closed
                 break
-        return process.wait(60), written
+        return process.wait(HANGS), written
     finally:
         process.kill()
         process.wait()

@@ -12,7 +12,7 @@ from pellucid.errors import UsageError
 from pellucid.registry import Registry
 
 FILES = {
-    "first": "gate.entered.set()\ngate.go.wait(60)\nfamily.register('first')(1)\n"
+    "first": "gate.entered.set()\ngate.go.wait(600)\nfamily.register('first')(1)\n"
     "assert 'first' in family  # amid the scan\n",
     "second": "family.register('second', 'twin')(2)\n",
 }
@@ -47,14 +47,14 @@ def test_nobody_sees_half_of_a_family(family):
 
     threads = [threading.Thread(target=look, args=(number,), daemon=True) for number in range(3)]
     threads[0].start()
-    assert gate.entered.wait(60)
+    assert gate.entered.wait(600)
     for thread in threads[1:]:
         thread.start()
     threads[1].join(0.2)  # it would have been there by now, with nothing
     assert seen == {}
     gate.go.set()
     for thread in threads:
-        thread.join(60)
+        thread.join(600)
     assert seen == {number: ["first", "second", "twin"] for number in range(3)}
 
 

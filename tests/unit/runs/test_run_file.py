@@ -322,8 +322,11 @@ KILLED = """
 import sys
 from pellucid import LLM
 llm = LLM(sys.argv[1], num_threads=1)
-for chunk in llm.stream("Once upon a time", temperature=1, seed=3, max_tokens=500, ignore_eos=True, record=sys.argv[2]):
+stream = llm.stream("Once upon a time", temperature=1, seed=3, max_tokens=500, ignore_eos=True, record=sys.argv[2])
+for number, chunk in enumerate(stream):
     print(chunk.token_id, flush=True)
+    if number == 400:
+        sys.stdin.read()  # until it is killed: whoever kills it may be slow
 """
 
 
@@ -352,7 +355,10 @@ def test_steps_wait_no_longer_than_they_may(monkeypatch):
 def test_a_kill_leaves_a_beginning(tiny_path, tmp_path):
     path = tmp_path / "run"
     child = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tiny_path), str(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", KILLED, str(tiny_path), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     told = [int(child.stdout.readline()) for _ in range(150)]  # more than wait in memory at a time
     child.send_signal(signal.SIGKILL)
