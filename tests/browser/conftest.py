@@ -10,17 +10,20 @@ from typing import Any
 
 import pytest
 
+PATIENCE = 300_000  # milliseconds: the machine may be busy
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]  # as root in a container, neither can be had
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # no longer: while it is open, no other test in this thread can run an event loop
 def chromium() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="needs pip install 'pellucid[browser]'")
     path = os.environ.get("PELLUCID_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("needs Chromium (Debian: apt install chromium), or PELLUCID_CHROMIUM with its path")
     with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS)
+        browser = driver.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=PATIENCE)
         yield browser
         browser.close()
 
@@ -35,7 +38,7 @@ def open_page(chromium: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     def opened(html: str, **options: Any) -> Any:
         context = chromium.new_context(**options)
         contexts.append(context)
-        context.set_default_timeout(60_000)  # the machine may be busy
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("console", lambda message: troubles.append(message.text))
         page.on("pageerror", lambda error: troubles.append(str(error)))
