@@ -65,7 +65,9 @@ def ask(question: Callable[[], T], what: str, seconds: float) -> T:
     thread.start()
     thread.join(seconds)
     with hub_errors(what):
-        if problems:
+        if problems and not _is_timeout(
+            problems[0]
+        ):  # the library's own clock, set to the same, may be the first
             raise problems[0]
     if not answers:
         raise HubUnreachableError(f"the Hub ({endpoint()}) did not answer within {seconds:g} s")
@@ -127,6 +129,11 @@ _TRANSPORTS = {"httpx", "httpx2", "httpcore", "requests", "urllib3", "huggingfac
 def _is_transport_error(error: BaseException) -> bool:
     modules = {kind.__module__.split(".")[0] for kind in type(error).__mro__}
     return bool(modules & _TRANSPORTS) or type(error) is RuntimeError
+
+
+def _is_timeout(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"TimeoutError", "TimeoutException", "Timeout"})  # Python's, httpx's, requests'
 
 
 def _short(error: BaseException) -> str:

@@ -6,11 +6,13 @@ import json
 import os
 import random
 from pathlib import Path
+from threading import Event
 
 import pytest
 from fetch_servers import COMMIT, HubStandIn, silent_endpoint
 
 from pellucid.errors import DownloadError, ModelNotFoundError, UsageError
+from pellucid.fetch.hub import HubUnreachableError, ask
 from pellucid.fetch.hubcache import hub_models, remove_hub_model
 from pellucid.fetch.repository import RepositorySpec, choose_files, parse_spec
 from pellucid.weights.locate import locate
@@ -224,6 +226,21 @@ def test_an_unreachable_hub_uses_the_cached_copy_and_says_so(
         assert recorder.said("did not answer within 2 s", "using the copy in the Hub's cache")
         with pytest.raises(DownloadError, match=r"hf:org/other is not in the Hub's cache .*did not answer"):
             locate("hf:org/other", progress=recorder)
+
+
+@pytest.mark.parametrize("where", ["builtins", "httpx", "requests"])
+def test_whichever_clock_is_first_the_same_is_said(where: str):
+    """Ours, or the library's in the thread that asks."""
+    module = pytest.importorskip(where)
+    error = getattr(module, "ReadTimeout", TimeoutError)("timed out")
+
+    def question() -> None:
+        raise error
+
+    with pytest.raises(HubUnreachableError, match=r"^the Hub \(.*\) did not answer within 300 s$"):
+        ask(question, "org/model", 300.0)
+    with pytest.raises(HubUnreachableError, match=r"^the Hub \(.*\) did not answer within 0 s$"):
+        ask(Event().wait, "org/model", 0.0)
 
 
 def test_a_cached_repository_costs_one_question(safetensors_repo: HubStandIn, recorder):
