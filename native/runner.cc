@@ -20,6 +20,7 @@ struct PackArgs {
   const uint8_t* src;
   uint8_t* dst;
   uint8_t* lower;  // of a split matrix
+  bool in_pairs;
   int64_t outputs, inputs, num_panels, panel_bytes;
   bool wide_is_signed;
 };
@@ -32,6 +33,8 @@ void pack_stage(const void* arguments, Worker& worker) {
       if (a.lower) {
         quant::pack_split_panel(a.src, a.outputs, a.inputs, p * rows, a.dst + p * a.panel_bytes,
                                 a.lower + p * quant::lower_bytes(a.inputs));
+      } else if (a.in_pairs) {
+        quant::pack_pair_panel(a.src, a.outputs, a.inputs, p * rows, a.dst + p * a.panel_bytes);
       } else {
         quant::pack_panel(a.format, a.src, a.outputs, a.inputs, p * rows, a.wide_is_signed, a.dst + p * a.panel_bytes);
       }
@@ -95,13 +98,15 @@ double Runner::probe_dot(int64_t turns) {
 Runner::Runner(int num_threads, const Kernels& kernels, std::shared_ptr<Arena> arena)
     : kernels_(kernels), pool_(num_threads), arena_(std::move(arena)) {}
 
-std::shared_ptr<Matrix> Runner::allocate(int format, int64_t outputs, int64_t inputs, bool split) {
+std::shared_ptr<Matrix> Runner::allocate(int format, int64_t outputs, int64_t inputs, bool split, bool in_pairs) {
   const auto f = static_cast<Format>(format);
   const int64_t rows = quant::panel_rows(f), panels = (outputs + rows - 1) / rows;
-  const int64_t bytes = split ? quant::upper_bytes(inputs) : quant::panel_bytes(f, inputs);
+  const int64_t bytes = split      ? quant::upper_bytes(inputs)
+                        : in_pairs ? quant::pair_panel_bytes(inputs)
+                                   : quant::panel_bytes(f, inputs);
   uint8_t* data = arena_->allocate(static_cast<size_t>(panels * bytes));
   uint8_t* lower = split ? arena_->allocate(static_cast<size_t>(panels * quant::lower_bytes(inputs))) : nullptr;
-  return std::make_shared<Matrix>(Matrix{arena_, data, {}, format, outputs, inputs, panels, bytes, lower});
+  return std::make_shared<Matrix>(Matrix{arena_, data, {}, format, outputs, inputs, panels, bytes, lower, in_pairs});
 }
 
 Stage Runner::packing_stage(const Matrix& m, int64_t first, const uint8_t* data, int64_t rows) const {
@@ -109,7 +114,7 @@ Stage Runner::packing_stage(const Matrix& m, int64_t first, const uint8_t* data,
   const int64_t panel_rows = quant::panel_rows(f), panels = (rows + panel_rows - 1) / panel_rows;
   uint8_t* packed = m.data + first / panel_rows * m.panel_bytes;
   uint8_t* lower = m.lower ? m.lower + first / panel_rows * quant::lower_bytes(m.inputs) : nullptr;
-  const PackArgs args{f, data, packed, lower, rows, m.inputs, panels, m.panel_bytes, kernels_.wide_is_signed};
+  const PackArgs args{f, data, packed, lower, m.in_pairs, rows, m.inputs, panels, m.panel_bytes, kernels_.wide_is_signed};
   return make_stage(pack_stage, args, false);
 }
 
@@ -162,28 +167,30 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
   args.rows = rows;
   args.inputs = weights[0]->inputs;
   int64_t panels = 0, bytes = 0;
-  bool quantised = false;
   for (int i = 0; i < num_weights; ++i) {
     const Matrix& w = *weights[i];
     args.weight[i] = w.as_weight(y[i]);
     panels += w.num_panels;
     bytes += w.num_bytes();
-    quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
+    args.quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
+    if (w.in_pairs) args.pairs = kernels_.pairs;
   }
   // The last turns are short, so that threads end together; see Worker::take_share for the first.
   const int64_t by_bytes = std::max<int64_t>(1, kTakeBytes * panels / std::max<int64_t>(1, bytes));
   args.step = rows > 8 ? 1 : std::max<int64_t>(1, std::min(by_bytes, panels / (4 * num_threads())));
 
-  Stage stages[2];
+  Stage stages[3];
   int n = 0;
-  if (quantised) {
-    const size_t size = static_cast<size_t>(activation_bytes(rows, args.inputs));
+  if (args.quantised || args.pairs) {
+    args.pairs_at = args.quantised ? (activation_bytes(rows, args.inputs) + 63) / 64 * 64 : 0;
+    const int64_t size = args.pairs_at + (args.pairs ? pair_activation_bytes(rows, args.inputs) : 0);
     if (rows == 1) {
-      args.own_stride = static_cast<int64_t>((size + 63) / 64 * 64);
+      args.own_stride = (size + 63) / 64 * 64;
       args.own_xq = scratch(static_cast<size_t>(args.own_stride * num_threads()));
     } else {
-      args.xq = scratch(size);
-      stages[n++] = make_stage(kernels_.quantise, QuantiseArgs{x, args.xq, rows, args.inputs}, false);
+      args.xq = scratch(static_cast<size_t>(size));
+      if (args.quantised) stages[n++] = make_stage(kernels_.quantise, QuantiseArgs{x, args.xq, rows, args.inputs}, false);
+      if (args.pairs) stages[n++] = make_stage(args.pairs->round, QuantiseArgs{x, args.xq + args.pairs_at, rows, args.inputs}, false);
     }
   }
   stages[n++] = make_stage(kernels_.linear, args, false);

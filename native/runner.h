@@ -28,6 +28,7 @@ struct Matrix {
   int format;
   int64_t outputs, inputs, num_panels, panel_bytes;
   uint8_t* lower = nullptr;  // of a split matrix
+  bool in_pairs = false;     // BF16 for activations that are bf16, too
   // Of a screened matrix (screen.h): its hot inputs, ascending, for which the panels' headers are filled; the energy of
   // each input so far, and in how many rows.
   std::vector<int32_t> hot = {};
@@ -36,7 +37,7 @@ struct Matrix {
 
   int64_t num_bytes() const { return num_panels * (panel_bytes + (lower ? quant::lower_bytes(inputs) : 0)); }
   PackedWeight as_weight(float* y) const {
-    return {data, bias.empty() ? nullptr : bias.data(), y, outputs, num_panels, panel_bytes, format, lower};
+    return {data, bias.empty() ? nullptr : bias.data(), y, outputs, num_panels, panel_bytes, format, in_pairs, lower};
   }
 };
 
@@ -69,7 +70,8 @@ class Runner {
   // Space for a matrix; `pack` fills rows [first, first + rows) from the file's bytes of these rows. `first` is a
   // multiple of kPackRows; rows are too, but for the last of the matrix. Sizes are the caller's to check.
   // split: in two streams (quant/packed.h), for a matrix that is to be screened; quant::can_split(format).
-  std::shared_ptr<Matrix> allocate(int format, int64_t outputs, int64_t inputs, bool split = false);
+  // in_pairs: for activations that are rounded to bf16 (kernels/bf16_pairs.cc); quant::can_pair(format).
+  std::shared_ptr<Matrix> allocate(int format, int64_t outputs, int64_t inputs, bool split = false, bool in_pairs = false);
   void pack(Matrix& matrix, int64_t first, const uint8_t* data, int64_t rows);
   // All rows, later: `data`, pages of a file's map, stays until finish_packing(). Operations wait for it.
   void pack_mapped(Matrix& matrix, const uint8_t* data);

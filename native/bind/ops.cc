@@ -69,13 +69,14 @@ void check_bytes(const RawBytes& data, const quant::FormatInfo& f, int64_t rows,
 }
 
 std::shared_ptr<Matrix> allocate(PyRunner& self, const std::string& label, int64_t outputs, int64_t inputs,
-                                 std::optional<Floats> bias, bool split) {
+                                 std::optional<Floats> bias, bool split, bool in_pairs) {
   const quant::FormatInfo& f = format_of(label);
   require(outputs > 0 && inputs > 0 && inputs % f.block_size == 0, "a matrix must have rows, and rows of whole blocks");
   require(inputs <= INT32_MAX && outputs <= INT32_MAX && outputs <= INT64_MAX / 8 / inputs, "matrix too large");
   require(!bias || size_of(*bias) == outputs, "a bias needs one value for each output");
   require(!split || quant::can_split(f.format), "this format cannot be split");
-  std::shared_ptr<Matrix> m = self.runner.allocate(static_cast<int>(f.format), outputs, inputs, split);
+  require(!in_pairs || quant::can_pair(f.format), "only BF16 lies in pairs");
+  std::shared_ptr<Matrix> m = self.runner.allocate(static_cast<int>(f.format), outputs, inputs, split, in_pairs);
   if (bias) m->bias.assign(bias->data(), bias->data() + outputs);
   if (bias && split) m->bias.resize(static_cast<size_t>(m->num_panels * quant::kLanes));
   return m;
@@ -290,6 +291,7 @@ void bind_ops(nb::module_& m) {
   nb::class_<Matrix>(m, "Matrix", "A packed matrix.")
       .def_prop_ro("shape", [](const Matrix& w) { return nb::make_tuple(w.outputs, w.inputs); })
       .def_prop_ro("format", [](const Matrix& w) { return std::string(quant::info(static_cast<quant::Format>(w.format)).name); })
+      .def_prop_ro("in_pairs", [](const Matrix& w) { return w.in_pairs; })
       .def_prop_ro("is_split", [](const Matrix& w) { return w.lower != nullptr; })
       .def_prop_ro("lower_bytes", [](const Matrix& w) { return w.lower ? w.num_panels * quant::lower_bytes(w.inputs) : 0; })
       .def_prop_ro("num_bytes", [](const Matrix& w) { return w.num_bytes(); });
@@ -325,7 +327,8 @@ void bind_ops(nb::module_& m) {
       .def_prop_ro("isa", [](const PyRunner& r) { return std::string(r.runner.kernels().name); })
       .def_prop_ro("packed_bytes", [](const PyRunner& r) { return r.runner.arena()->used(); })
       .def("allocate", allocate, nb::arg("format"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("bias").none(),
-           nb::arg("split") = false)
+           nb::arg("split") = false, nb::arg("in_pairs") = false,
+           "in_pairs: BF16 for activations that `linear` rounds to bf16, too.")
       .def("pack_mapped", pack_mapped, nb::arg("matrix"), nb::arg("data"),
            "Pack all rows later, on a thread of its own; `data` lies in a file's map, whose pages are given back.")
       .def("finish_packing", finish_packing, "Wait for what `pack_mapped` began, and let go of its data.")

@@ -26,17 +26,29 @@ struct PackedWeight {
   float* y;             // [rows, outputs]
   int64_t outputs, num_panels, panel_bytes;
   int format;           // quant::Format
+  bool in_pairs;        // BF16 for activations that are bf16, too (quant/packed.h)
   const uint8_t* lower; // of a split matrix (quant/packed.h): the lower halves, and `data` the upper ones; or null
 };
 
+struct PairKernels;
 struct LinearArgs {
   PackedWeight weight[kMaxWeights];
   int num_weights;
+  bool quantised;   // some weights are: they read x rounded to int8
   const float* x;   // [rows, inputs]
-  uint8_t* xq;      // QuantiseArgs::out; unused where all weights are float
+  uint8_t* xq;      // x rounded to int8 (QuantiseArgs::out); at xq + pairs_at rounded to bf16
   uint8_t* own_xq;  // one row: each thread rounds it for itself, at own_xq + thread * own_stride
-  int64_t own_stride;
+  int64_t own_stride, pairs_at;
+  const PairKernels* pairs;  // null: no weight is in pairs
   int64_t rows, inputs, step;  // step: panels taken at a time
+};
+
+// Activations rounded to bf16, and their products with BF16 weights in pairs (kernels/bf16_pairs.cc). Rows of x come in
+// tiles of nearly equal size; a tile of R rows is, for each block of 8 inputs, bf16 [R][8].
+struct PairKernels {
+  void (*round_row)(const float* x, int64_t inputs, uint8_t* out);  // a tile of one row
+  void (*round)(const void*, Worker&);                              // QuantiseArgs
+  void (*panel)(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* x);
 };
 
 // Rows of x as the screen (kernels/screen.cc) takes them, [num_blocks][rows]: one block of 32 inputs.
@@ -126,6 +138,7 @@ struct Kernels {
   bool wide_is_signed;  // how 8-bit weights are stored
   void (*quantise)(const void*, Worker&);
   void (*linear)(const void*, Worker&);
+  const PairKernels* pairs;
   void (*screen)(const void*, Worker&);
   // The 16 exact outputs of one panel of a split matrix, for one row.
   void (*exact_panel)(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out);
@@ -149,5 +162,6 @@ const char* const* available_kernels();
 
 // Bytes of the rounding of `rows` rows.
 constexpr int64_t activation_bytes(int64_t rows, int64_t inputs) { return rows * (inputs / 32) * kActivationBytes; }
+constexpr int64_t pair_activation_bytes(int64_t rows, int64_t inputs) { return rows * ((inputs + 7) / 8) * 16; }
 
 }  // namespace pellucid

@@ -6,6 +6,7 @@
 namespace pellucid::PELLUCID_ISA {
 void quantise(const void* arguments, Worker& worker);
 void linear(const void* arguments, Worker& worker);
+extern const PairKernels pair_kernels;
 void screen(const void* arguments, Worker& worker);
 void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out);
 void rms_norm(const void* arguments, Worker& worker);

@@ -2,7 +2,7 @@
 // whatever the number of rows of x: the numeric contract by construction.
 //
 // Quantised weights: integer dots of 32 inputs (exact), then one fused multiply-add of the block into the chain, in
-// ascending order of blocks. Float weights: float_panels.h.
+// ascending order of blocks. Float weights: float_panels.h; bf16 on both sides: bf16_pairs.cc.
 #include "kernels/ahead.h"
 #include "kernels/float_panels.h"
 #include "kernels/formats.h"
@@ -239,6 +239,7 @@ void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, cons
 
 void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
   if (w.lower) return split_panel(a, w, panel, xq);
+  if (w.in_pairs) return a.pairs->panel(a, w, panel, xq + a.pairs_at);
   switch (static_cast<Format>(w.format)) {
     case Format::F32: return float_panel<Format::F32>(a, w, panel);
     case Format::F16: return float_panel<Format::F16>(a, w, panel);
@@ -282,7 +283,8 @@ void linear(const void* arguments, Worker& worker) {
   const uint8_t* xq = a.xq;
   if (a.own_xq) {
     uint8_t* own = a.own_xq + worker.index * a.own_stride;
-    quantise_tile(a.x, a.inputs, static_cast<int>(a.rows), own);
+    if (a.quantised) quantise_tile(a.x, a.inputs, static_cast<int>(a.rows), own);
+    if (a.pairs) a.pairs->round_row(a.x, a.inputs, own + a.pairs_at);
     xq = own;
   }
   int64_t total = 0;

@@ -204,6 +204,21 @@ void pack_float(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first,
 
 }  // namespace
 
+void pack_pair_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* panel) {
+  const int live = static_cast<int>(std::min<int64_t>(kFloatRows, rows - first));
+  std::memset(panel, 0, static_cast<size_t>(pair_panel_bytes(inputs)));
+  for (int64_t block = 0; block < pair_blocks(inputs); ++block) {
+    const int64_t k = block * kPairInputs, count = std::min<int64_t>(kPairInputs, inputs - k);
+    for (int r = 0; r < live; ++r) {
+      uint16_t values[kPairInputs] = {};
+      std::memcpy(values, src + ((first + r) * inputs + k) * 2, static_cast<size_t>(count) * 2);
+      for (uint16_t& v : values) v = (v & 0x7fff) < kLeastBf16 ? 0 : v;
+      for (int p = 0; p < kPairInputs / 2; ++p) std::memcpy(panel + (p * kFloatRows + r) * 4, values + 2 * p, 4);
+    }
+    panel += kPairInputs * kFloatRows * 2;
+  }
+}
+
 void pack_split_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* upper, uint8_t* lower) {
   const int64_t blocks = inputs / kBlock, row_bytes = blocks * static_cast<int64_t>(sizeof(BlockQ8_0));
   const int live = static_cast<int>(std::min<int64_t>(kLanes, rows - first));

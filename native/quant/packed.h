@@ -22,6 +22,9 @@
 //   lower: for each block a 4-bit plane set of value & 15
 //
 // A float panel is 32 rows: for each input k, 32 values. Rows past the end of the matrix are zero.
+//
+// A panel of BF16 in pairs (for activations that are bf16 too: kernels/bf16_pairs.cc) is, for each pair of inputs, two lines
+// of 16 rows x 2 inputs; the inputs are filled up with zeros to a multiple of kPairInputs. Values below kLeastBf16 are zero.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -90,6 +93,18 @@ constexpr int64_t panel_bytes(Format format, int64_t inputs) {
 // (row by row) into `panel`. 8-bit values are stored as they are if wide_is_signed, else + 128.
 void pack_panel(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, bool wide_is_signed,
                 uint8_t* panel);
+
+// --- panels of BF16 in pairs ------------------------------------------------------------------------------------
+
+constexpr bool can_pair(Format format) { return format == Format::BF16; }
+inline constexpr int kPairInputs = 8;  // what the inputs are a multiple of
+// The bits of 2^-56, without the sign. A product of two bf16 from here on is a multiple of 2^-126, and so are sums of them,
+// rounded to float32 or not: no sum is a subnormal number, which processors treat in several ways.
+inline constexpr uint16_t kLeastBf16 = 0x2380;
+constexpr int64_t pair_blocks(int64_t inputs) { return (inputs + kPairInputs - 1) / kPairInputs; }
+constexpr int64_t pair_panel_bytes(int64_t inputs) { return pair_blocks(inputs) * kPairInputs * kFloatRows * 2; }
+// As pack_panel, for BF16.
+void pack_pair_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* panel);
 
 // --- split panels of Q8_0 -------------------------------------------------------------------------------------
 

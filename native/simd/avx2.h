@@ -59,6 +59,16 @@ inline __m256 bf16_half(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
 }
 inline f32x16 load_bf16(const uint16_t* p) { return {bf16_half(p), bf16_half(p + 8)}; }
+// lane i: number 2 i, or 2 i + 1, of 32 bf16
+inline __m256 bf16_even_half(const uint16_t* p) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16));
+}
+inline __m256 bf16_odd_half(const uint16_t* p) {
+  __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_castsi256_ps(_mm256_and_si256(x, _mm256_set1_epi32(-65536)));
+}
+inline f32x16 load_bf16_even(const uint16_t* p) { return {bf16_even_half(p), bf16_even_half(p + 16)}; }
+inline f32x16 load_bf16_odd(const uint16_t* p) { return {bf16_odd_half(p), bf16_odd_half(p + 16)}; }
 
 inline i32x16 zero_i() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
 inline i32x16 set1(int32_t x) { __m256i v = _mm256_set1_epi32(x); return {v, v}; }

@@ -46,6 +46,11 @@ inline f32x16 load_bf16(const uint16_t* p) {
   __m512i x = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(x, 16))};
 }
+// lane i: number 2 i, or 2 i + 1, of 32 bf16
+inline f32x16 load_bf16_even(const uint16_t* p) { return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))}; }
+inline f32x16 load_bf16_odd(const uint16_t* p) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(-65536)))};
+}
 
 inline i32x16 zero_i() { return {_mm512_setzero_si512()}; }
 inline i32x16 set1(int32_t x) { return {_mm512_set1_epi32(x)}; }

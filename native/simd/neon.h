@@ -54,6 +54,14 @@ inline void store_f16(uint16_t* p, f32x16 a) {
 inline f32x16 load_bf16(const uint16_t* p) {
   PELLUCID_PARTS(f32x16, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)));
 }
+// lane i: number 2 i, or 2 i + 1, of 32 bf16
+inline f32x16 load_bf16_even(const uint16_t* p) {
+  PELLUCID_PARTS(f32x16, vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u16(vld1q_u16(p + 8 * i)), 16)));
+}
+inline f32x16 load_bf16_odd(const uint16_t* p) {
+  const uint32x4_t upper = vdupq_n_u32(0xffff0000u);
+  PELLUCID_PARTS(f32x16, vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u16(vld1q_u16(p + 8 * i)), upper)));
+}
 
 inline i32x16 set1(int32_t x) { PELLUCID_PARTS(i32x16, vdupq_n_s32(x)); }
 inline i32x16 zero_i() { return set1(int32_t{0}); }

@@ -41,6 +41,9 @@ inline f32x16 blend(uint32_t keep, f32x16 a, f32x16 b) {
 }
 inline f32x16 load_f16(const uint16_t* p) { PELLUCID_LANES(f32x16, quant::f16_to_f32(p[i])); }
 inline f32x16 load_bf16(const uint16_t* p) { PELLUCID_LANES(f32x16, quant::bf16_to_f32(p[i])); }
+// lane i: number 2 i, or 2 i + 1, of 32 bf16
+inline f32x16 load_bf16_even(const uint16_t* p) { PELLUCID_LANES(f32x16, quant::bf16_to_f32(p[2 * i])); }
+inline f32x16 load_bf16_odd(const uint16_t* p) { PELLUCID_LANES(f32x16, quant::bf16_to_f32(p[2 * i + 1])); }
 // Round to nearest, ties to even.
 inline uint16_t f32_to_f16(float x) {
   uint32_t bits;

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(PELLUCID_ISA_avx512)
+#if defined(PELLUCID_ISA_avx512) || defined(PELLUCID_ISA_avx512bf16)
 #include "simd/avx512.h"
 #elif defined(PELLUCID_ISA_avx2)
 #include "simd/avx2.h"

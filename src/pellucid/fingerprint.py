@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _SAMPLE = 4096  # bytes of each end of each tensor
 _PROBE = 8  # tokens
+# What files say that were written before there was a choice.
+BEFORE: Final[Mapping[str, str]] = {"activations": "f32"}
 
 
 def fingerprint(llm: LLM) -> dict[str, str | int]:
@@ -32,6 +35,7 @@ def fingerprint(llm: LLM) -> dict[str, str | int]:
             "weights": model["weights"],
             "backend": str(settings["backend"].value),
             "kv_format": str(settings["kv_format"].value),
+            "activations": str(settings["activations"].value),
             "block_size": loaded.capacity.block_size,
             "numbers": _of_numbers(llm),
         }

@@ -57,6 +57,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
         context_length: int | None = None,
         kv_format: str = "auto",
         kv_memory: int | None = None,
+        activations: str = "f32",
         backend: str = "cpu",
         max_sequences: int | None = None,
         prefix_caching: bool = True,
@@ -72,6 +73,8 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
         context_length: the most tokens of one sequence; default: the model's, or what the memory holds.
         kv_format: "f32", "f16", "bf16", "q8_0" (int8 with a scale for each 32 values of a head), or "auto": f32
             for float checkpoints, f16 for quantised ones.
+        activations: "f32", or "bf16": what a matrix in BF16 multiplies is rounded to bfloat16. Prompts are faster on
+            processors with AVX512_BF16, and numbers are less exact; float32 sums, and the same bits everywhere.
         kv_memory: bytes for the KV cache; default: at most a quarter of the machine's memory, reserved but
         touched only where tokens are written.
         max_sequences: the most sequences that share a forward pass; default 64; more wait in line.
@@ -88,6 +91,7 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
             context_length=context_length,
             kv_format=None if kv_format == "auto" else kv_format,
             kv_memory=kv_memory,
+            activations=None if activations == "f32" else activations,
             backend=None if backend == "cpu" else backend,
             max_sequences=max_sequences,
             prefix_caching=None if prefix_caching is True else prefix_caching,

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console
 from pellucid.errors import UsageError
-from pellucid.front.loading import BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions, begin
+from pellucid.front.loading import ACTIVATIONS, BACKENDS, DEFAULT_CHUNK, DEFAULT_MODEL, LoadOptions, begin
 from pellucid.settings import COMMAND_LINE
 
 if TYPE_CHECKING:
@@ -95,6 +95,13 @@ _LOAD_OPTIONS = (
         "f16 for quantised ones.",
     ),
     click.option(
+        "--activations",
+        type=click.Choice(ACTIVATIONS),
+        default="f32",
+        show_default=True,
+        help="What matrices in BF16 multiply: f32, or rounded to bf16 (less exact; prompts are faster with AVX512_BF16).",
+    ),
+    click.option(
         "--kv-memory",
         type=ByteSize(),
         show_default="a quarter of the RAM",
@@ -119,7 +126,7 @@ _LOAD_OPTIONS = (
     ),
 )
 LOAD_NAMES = (
-    *("model", "threads", "context", "chunk", "kv_format", "kv_memory", "backend"),
+    *("model", "threads", "context", "chunk", "kv_format", "activations", "kv_memory", "backend"),
     *("draft_model", "draft_corpus"),
 )
 
@@ -151,6 +158,7 @@ def open_llm(model: str | None = None, otherwise: Mapping[str, Any] | None = Non
         context_length=said.get("context", named.get("context_length")),
         prefill_chunk=said.get("chunk"),
         kv_format=said.get("kv_format", named.get("kv_format")),
+        activations=said.get("activations", named.get("activations")),
         kv_memory=said.get("kv_memory"),
         backend=said.get("backend", named.get("backend")),
         draft_model=said.get("draft_model"),

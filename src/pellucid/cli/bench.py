@@ -13,7 +13,7 @@ import click
 
 from pellucid.capacity import KV_FORMATS
 from pellucid.cli import _console, _options
-from pellucid.front.loading import LoadOptions, begin
+from pellucid.front.loading import ACTIVATIONS, LoadOptions, begin
 
 if TYPE_CHECKING:
     from pellucid.limits import Limits
@@ -72,6 +72,12 @@ Examples:
     show_default="auto",
     help="K and V in memory: auto, f32, f16, bf16 or q8_0.",
 )
+@click.option(
+    "--activations",
+    type=click.Choice(ACTIVATIONS),
+    show_default="f32",
+    help="What matrices in BF16 multiply: f32, or rounded to bf16.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     model: str,
@@ -83,6 +89,7 @@ def command(
     threads: list[int] | None,
     chunk: int | None,
     kv_format: str | None,
+    activations: str | None,
     as_json: bool,
 ) -> None:
     """Measure prefill and decode beside the machine's limits.
@@ -109,6 +116,7 @@ def command(
             prefill_chunk=chunk,
             context_length=longest,
             kv_format=None if kv_format == "auto" else kv_format,
+            activations=activations,
             max_sequences=max(sequences),
             prefix_caching=False,
             origin="command line",
@@ -118,6 +126,7 @@ def command(
             loads.append(llm.load_seconds)
             facts = llm.info
             info = {"name": facts.name, "path": facts.path, "weight_bytes": facts.weight_bytes}
+            info |= {name: llm.settings[name].value for name in ("kv_format", "activations")}
             measured = _measure(llm, prefill, decode, depth, sequences, runs, as_json)
             peak = max(peak, _peak_rss())  # before the probe, which takes memory of its own
             limits = llm.limits()

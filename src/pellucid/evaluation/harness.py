@@ -37,7 +37,7 @@ Encoded = tuple[tuple[str, str], list[int], list[int]]  # (texts, context ids, c
 @register_model("pellucid")
 class PellucidLM(TemplateLM):
     """model (or pretrained): a path, a catalog name, or an `LLM`. threads, context (or max_length), chunk, kv_format,
-    kv_memory (bytes), backend: as `pellucid --help` has them.
+    activations, kv_memory (bytes), backend: as `pellucid --help` has them.
 
     max_gen_toks: for tasks that do not say. add_bos_token: default as the file says. prefix_token_id: before empty
     contexts; default BOS, or else the end token. truncate=False makes a context that is too long an error; otherwise
@@ -58,6 +58,7 @@ class PellucidLM(TemplateLM):
         max_length: int | None = None,
         chunk: int | None = None,
         kv_format: str = "auto",
+        activations: str = "f32",
         kv_memory: int | None = None,
         backend: str = "cpu",
         max_gen_toks: int = DEFAULT_LENGTH,
@@ -86,10 +87,12 @@ class PellucidLM(TemplateLM):
         chosen = model if model is not None else pretrained
         options: dict[str, Any] = {
             "num_threads": threads, "context_length": context if context is not None else max_length,
-            "prefill_chunk": chunk, "kv_format": kv_format, "kv_memory": kv_memory, "backend": backend,
+            "prefill_chunk": chunk, "kv_format": kv_format, "activations": activations, "kv_memory": kv_memory,
+            "backend": backend,
         }  # fmt: skip
         if isinstance(chosen, LLM):
-            given = [name for name, value in options.items() if value not in (None, "auto", "cpu")]
+            unsaid = {"kv_format": "auto", "activations": "f32", "backend": "cpu"}
+            given = [name for name, value in options.items() if value != unsaid.get(name)]
             if given:
                 raise UsageError(f"{', '.join(given)}: the model is loaded already; give this to LLM")
             self.llm = chosen
@@ -165,6 +168,7 @@ class PellucidLM(TemplateLM):
             "model_sha": fingerprint(self.llm)["weights"],
             "context_length": self.max_length,
             "kv_format": str(self.llm.settings["kv_format"].value),
+            "activations": str(self.llm.settings["activations"].value),
             "num_truncated": self.num_truncated,
             "most_dropped": self.most_dropped,
         }

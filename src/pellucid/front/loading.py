@@ -33,6 +33,7 @@ FIRST_REQUEST = (
     "pellucid.sampling.sampler",
     "pellucid.decoding.sample",
 )
+ACTIVATIONS = ("f32", "bf16")  # what matrices in BF16 multiply
 BLOCK_SIZE = 32  # positions of one KV block
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_CHUNK = 128
@@ -51,6 +52,7 @@ class LoadOptions:
     context_length: int | None = None
     kv_format: str | None = None
     kv_memory: int | None = None
+    activations: str | None = None
     backend: str | None = None
     max_sequences: int | None = None
     prefix_caching: bool | None = None
@@ -70,6 +72,7 @@ class LoadOptions:
                 raise UsageError(f"{name}: expected {kind}, got {value!r}")
             object.__setattr__(self, name, number)  # NumPy's integers become int
         _one_of("kv_format", self.kv_format, ("auto", *KV_FORMATS))
+        _one_of("activations", self.activations, ACTIVATIONS)
         _one_of("backend", self.backend, tuple(BACKENDS))
         if self.prefix_caching is not None and not isinstance(self.prefix_caching, bool):
             raise UsageError(f"prefix_caching: expected True or False, got {self.prefix_caching!r}")
@@ -135,8 +138,16 @@ def begin(
     checkpoint = open_checkpoint(path)
     family = models[checkpoint.architecture]
     threads = options.num_threads or usable_cpus()
-    ops = _backend(options.backend or "cpu", threads, arena, checkpoint)
+    ops = _backend(options, threads, arena, checkpoint)
     model = family.load(checkpoint, ops)
+    if options.activations == "bf16" and not ops.num_bf16_products:
+        from pellucid.info import weight_formats
+
+        formats = ", ".join(weight_formats(checkpoint))
+        raise UsageError(
+            f"activations: bf16 is for matrices in BF16, and this model multiplies none (its tensors: {formats}); "
+            "leave it out"
+        )
     return Begun(path_or_name, path, options, progress, checkpoint, ops, model, threads, since)
 
 
@@ -186,17 +197,21 @@ def load(begun: Begun) -> Loaded:
     return Loaded(checkpoint, tokenizer, model, ops, engine, capacity, eos_ids, settings)
 
 
-def _backend(name: str, threads: int, arena: _native.Arena | None, checkpoint: Checkpoint) -> Ops:
+def _backend(
+    options: LoadOptions, threads: int, arena: _native.Arena | None, checkpoint: Checkpoint
+) -> Ops:
+    name = options.backend or "cpu"
     module, class_name = BACKENDS[name]
     kind = getattr(importlib.import_module(module), class_name)
+    bf16 = options.activations == "bf16"
     if name != "cpu":
-        plain: Ops = kind()
+        plain: Ops = kind(bf16_activations=bf16)
         return plain
     if arena is None:
         from pellucid import _native
 
         arena = _native.Arena(checkpoint.num_bytes)
-    ops: Ops = kind(threads, arena=arena)
+    ops: Ops = kind(threads, arena=arena, bf16_activations=bf16)
     return ops
 
 
@@ -220,6 +235,7 @@ def _settings(begun: Begun, kv_format: str, capacity: Capacity, eos_ids: frozens
             DEFAULT if automatic else options.origin,
             "auto: f32 for float weights, f16 for quantised ones" if automatic else "",
         ),
+        given("activations", options.activations or "f32"),
         given(
             "kv_memory",
             capacity.kv_bytes,

@@ -286,7 +286,8 @@ class OpenModel:
             return "LLM(closed)"
         loaded = self._loaded
         model, shown = loaded.model, {name: setting.value for name, setting in loaded.settings.items()}
-        run = f"kv {shown['kv_format']}, {shown['num_threads']} threads, {shown['backend']}"
+        rounded = "bf16 activations, " if shown["activations"] == "bf16" else ""
+        run = f"kv {shown['kv_format']}, {rounded}{shown['num_threads']} threads, {shown['backend']}"
         size = f"{len(model.layers)} layers of width {model.width}, context {shown['context_length']}"
         return f"LLM({shown['model']!r}: {model.architecture}, {size}, {run})"
 

@@ -109,7 +109,9 @@ class RunDiff:
 
 def diff_runs(a: Run, b: Run) -> RunDiff:
     """a, b: read by `read_run`. Branches are compared in the order of the files."""
-    model = _changes(a.model, b.model)
+    from pellucid.fingerprint import BEFORE
+
+    model = _changes({**BEFORE, **a.model}, {**BEFORE, **b.model})
     found = RunDiff(
         a, b, model, _changes({"pellucid": a.version, **a.build}, {"pellucid": b.version, **b.build})
     )

@@ -224,9 +224,8 @@ def altered(token: RunToken, row: Float32) -> Float32:
 
 def load_options_of(run: Run) -> dict[str, Any]:
     """What of the run's way of loading decides its numbers and its end."""
-    return {
-        name: run.load[name].value for name in ("backend", "kv_format", "context_length") if name in run.load
-    }
+    names = ("backend", "kv_format", "activations", "context_length")
+    return {name: run.load[name].value for name in names if name in run.load}
 
 
 _DECIDING = ("architecture", "tokenizer", "weights")  # of the fingerprint
@@ -248,9 +247,11 @@ def check_model(run: Run, llm: LLM) -> None:
 
 def numbers_differ(run: Run, llm: LLM) -> list[str]:
     """Which parts of the fingerprint that change numbers are other than in the run, in words."""
-    from pellucid.fingerprint import fingerprint
+    from pellucid.fingerprint import BEFORE, fingerprint
 
-    prints = fingerprint(llm)
-    names = {"backend": "backend", "kv_format": "KV format", "numbers": "arithmetic"}
-    return [f"{word}: {str(run.model.get(name))[:16]} then, {str(prints[name])[:16]} now"
-            for name, word in names.items() if run.model.get(name) != prints[name]]  # fmt: skip
+    prints, then = fingerprint(llm), {**BEFORE, **run.model}
+    names = {
+        "backend": "backend", "kv_format": "KV format", "activations": "activations", "numbers": "arithmetic",
+    }  # fmt: skip
+    return [f"{word}: {str(then.get(name))[:16]} then, {str(prints[name])[:16]} now"
+            for name, word in names.items() if then.get(name) != prints[name]]  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.engine.snapshot import as_bytes
 from pellucid.errors import PellucidError, UsageError
-from pellucid.fingerprint import fingerprint
+from pellucid.fingerprint import BEFORE, fingerprint
 from pellucid.glass.run import DRAWN, FORCED, GIVEN, KEPT
 from pellucid.held import session_file
 from pellucid.held.branches import Branch
@@ -130,11 +130,11 @@ def opened(llm: LLM, path: str | os.PathLike[str], *, kv: bool) -> SessionFile:
     file = SessionFile(as_path("restore", path))
     prints, said = fingerprint(llm), file.get(file.manifest, "model", dict)
     needed = prints if kv else {name: prints[name] for name in ("architecture", "tokenizer", "weights")}
-    wrong = next((name for name, value in needed.items() if said.get(name) != value), None)
+    wrong = next((name for name, value in needed.items() if said.get(name, BEFORE.get(name)) != value), None)
     if wrong is not None:
         name = str(file.manifest.get("name"))[:60]
         file.fail(
-            f"was saved with another {_SPOKEN[wrong]} ({str(said.get(wrong))[:16]}, here "
+            f"was saved with another {_SPOKEN[wrong]} ({str(said.get(wrong, BEFORE.get(wrong)))[:16]}, here "
             f"{str(prints[wrong])[:16]}; model {name!a}); {_REMEDY.get(wrong, 'load that model')}"
         )
     return file
@@ -160,12 +160,14 @@ _SPOKEN = {
     "weights": "model",
     "backend": "backend",
     "kv_format": "KV format",
+    "activations": "format of activations",
     "block_size": "size of KV blocks",
     "numbers": "way of computing",
 }
 _REMEDY = {
     "backend": "give that backend, or kv=False to compute anew",
     "kv_format": "give that kv_format, or kv=False to compute anew",
+    "activations": "give those activations, or kv=False to compute anew",
     "block_size": "give kv=False to compute anew",
     "numbers": "this version of pellucid computes other bits; give kv=False to compute anew",
 }

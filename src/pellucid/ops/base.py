@@ -26,6 +26,7 @@ LATE_SITES: Final = frozenset(SITES[6:])  # in the last layer they have Batch.lo
 
 class Ops(Protocol):
     name: str
+    num_bf16_products: int  # matrices so far whose x is rounded to bfloat16: the BF16 ones, where that was asked for
 
     # --- at load time: weights in the form that this backend multiplies -------------------------------
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> Any:
@@ -58,7 +59,7 @@ class Ops(Protocol):
 
     def linear(self, x: Float32, weight: Any) -> Float32:
         """x @ W.T + bias: [rows, inputs] -> [rows, outputs]. Quantised weights: x is rounded to int8 in
-        blocks of 32."""
+        blocks of 32. BF16 weights: x is rounded to bfloat16 where the backend was made so (LLM's `activations`)."""
 
     def linears(self, x: Float32, *weights: Any) -> tuple[Float32, ...]:
         """Several `linear` of one x (its rounding shared); same bits as one by one."""

@@ -160,17 +160,24 @@ def _shapes(spec: LayerSpec, block_size: int, kv_format: str) -> tuple[tuple[int
 
 
 class CpuOps:
-    """See `ops/base.py`. isa: one of `_native.instruction_sets()`; None: the best that this machine has."""
+    """See `ops/base.py`. isa: one of `_native.instruction_sets()`; None: the best that this machine has.
+    bf16_activations: matrices in BF16 multiply x rounded to bfloat16 (native/kernels/bf16_pairs.cc)."""
 
     name = "cpu"
 
     def __init__(
-        self, num_threads: int = 1, isa: str | None = None, arena: _native.Arena | None = None
+        self,
+        num_threads: int = 1,
+        isa: str | None = None,
+        arena: _native.Arena | None = None,
+        bf16_activations: bool = False,
     ) -> None:
         self.runner = _native.Runner(num_threads, isa, arena)
         self.screening = Screening()
         self.rope_tables: list[RopeTable] = []
         self.matrix_shapes: list[tuple[int, int]] = []
+        self.bf16_activations = bf16_activations
+        self.num_bf16_products = 0
 
     # --- at load time ---------------------------------------------------------------------------------
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> Any:
@@ -181,7 +188,9 @@ class CpuOps:
 
     def _packed(self, weight: Tensor, bias: Float32 | None, split: bool = False) -> Any:
         outputs, inputs = weight.shape
-        packed = self.runner.allocate(weight.format.label, outputs, inputs, bias, split)
+        in_pairs = self.bf16_activations and weight.format.label == "BF16"
+        self.num_bf16_products += in_pairs
+        packed = self.runner.allocate(weight.format.label, outputs, inputs, bias, split, in_pairs)
         self.matrix_shapes.append((outputs, inputs))
         if weight.source is not None:  # later, while more is read; the file's pages are given back
             self.runner.pack_mapped(packed, weight.data)

@@ -8,7 +8,7 @@ once may sum in another order than a product of one.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,7 +32,7 @@ ACTIVATION_BLOCK: Final = 32  # inputs that share one scale when x is rounded to
 class ReferenceMatrix:
     values: Float64  # [outputs, inputs], the dequantised weight
     bias: Float32 | None  # [outputs]
-    rounds_input: bool  # whether x is rounded to int8: the weight is quantised
+    rounding: Callable[[Float32], Float64] | None  # of x: to int8 where the weight is quantised
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -82,13 +82,23 @@ class ReferenceCache:
 
 
 class ReferenceOps:
-    """See `ops/base.py` for shapes and meanings."""
+    """See `ops/base.py` for shapes and meanings. bf16_activations: matrices in BF16 multiply x rounded to bfloat16."""
 
     name = "reference"
 
+    def __init__(self, bf16_activations: bool = False) -> None:
+        self.bf16_activations = bf16_activations
+        self.num_bf16_products = 0
+
     # --- at load time ---------------------------------------------------------------------------------
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> ReferenceMatrix:
-        return ReferenceMatrix(weight.dequantize().astype(np.float64), bias, not weight.format.is_float)
+        values = weight.dequantize()
+        if not weight.format.is_float:
+            return ReferenceMatrix(values.astype(np.float64), bias, round_to_int8)
+        if self.bf16_activations and weight.format.label == "BF16":
+            self.num_bf16_products += 1
+            return ReferenceMatrix(round_to_bf16(values), bias, round_to_bf16)
+        return ReferenceMatrix(values.astype(np.float64), bias, None)
 
     def finish_loading(self) -> None:
         pass
@@ -120,7 +130,7 @@ class ReferenceOps:
         return np.multiply(out, np.float32(scale), dtype=np.float32)
 
     def linear(self, x: Float32, weight: ReferenceMatrix) -> Float32:
-        rounded = round_to_int8(x) if weight.rounds_input else x.astype(np.float64)
+        rounded = x.astype(np.float64) if weight.rounding is None else weight.rounding(x)
         out = np.empty((len(x), len(weight.values)), np.float32)
         for row in range(len(x)):
             y = weight.values @ rounded[row]
@@ -221,6 +231,12 @@ def round_to_int8(x: Float32) -> Float64:
     quants = np.clip(np.rint(blocks * inverse), -127, 127)
     rounded: Float64 = quants.astype(np.float64) * (amax / np.float32(127))
     return rounded.reshape(padded.shape)[:, :inputs]
+
+
+def round_to_bf16(x: Float32) -> Float64:
+    """x as the bf16 kernels see it: to nearest, ties to even; what is below 2^-56 then is 0 (native/quant/packed.h)."""
+    rounded = round_to_kv_format(x, "bf16").astype(np.float64)
+    return np.where(np.abs(rounded) < 2.0**-56, 0.0, rounded)
 
 
 def round_to_kv_format(x: Float32, kv_format: str) -> Float32:
