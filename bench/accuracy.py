@@ -6,7 +6,7 @@ KL(reference || engine) in nats, mean over positions of consecutive windows of a
 dequantised (by the `gguf` package) into an F32 file, which pellucid runs with a float32 KV cache; --check prints how
 far its logits are from transformers' own on the first window (a checkpoint as `pypeers.py` makes it; needs torch).
 llama.cpp's logits come from a small program over its own library, compiled here the first time; its KV cache is in
-float16 as by default.
+float16 as by default. A file with matrices in BF16 is run with `activations="bf16"`, too.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from pellucid import LLM
 HERE = Path(__file__).parent
 
 
-def dequantised(source: Path, target: Path) -> None:
-    """The same file with every tensor in float32."""
+def dequantised(source: Path, target: Path, *, bf16: bool = False) -> None:
+    """The same file with every tensor in float32. bf16: its matrices in BF16."""
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
     for key, field in reader.fields.items():
@@ -39,8 +40,12 @@ def dequantised(source: Path, target: Path) -> None:
         more = {"sub_type": field.types[-1]} if kind == gguf.GGUFValueType.ARRAY else {}
         writer.add_key_value(key, field.contents(), kind, **more)
     for tensor in reader.tensors:
-        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        writer.add_tensor(tensor.name, np.ascontiguousarray(values.astype(np.float32)))
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        if bf16 and values.ndim > 1:
+            kind = gguf.GGMLQuantizationType.BF16
+            writer.add_tensor(tensor.name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(tensor.name, np.ascontiguousarray(values))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -116,10 +121,15 @@ def measure(model: Path, text: str, tokens: int, window: int, check: Path | None
         with (
             LLM(model, context_length=window) as ours,
             LLM(scratch / "f32.gguf", context_length=window, kv_format="f32") as reference,
+            ExitStack() as more,
         ):
+            engines = {"pellucid": ours}
+            if "BF16" in ours.info.formats:
+                rounding = LLM(model, context_length=window, activations="bf16")
+                engines["pellucid, activations in bf16"] = more.enter_context(rounding)
             every = ours.tokenizer.encode(text)[:tokens]
             windows = [every[at : at + window] for at in range(0, len(every), window)]
-            found: dict[str, list[dict[str, Any]]] = {"pellucid": [], "llama.cpp": []}
+            found: dict[str, list[dict[str, Any]]] = {name: [] for name in (*engines, "llama.cpp")}
             theirs = llama_logits(model, windows, ours.tokenizer.vocabulary_size, scratch)
             for number, (ids, logits) in enumerate(zip(windows, theirs, strict=True)):
                 exact = reference.logits(ids)
@@ -128,7 +138,8 @@ def measure(model: Path, text: str, tokens: int, window: int, check: Path | None
                         f"reference against transformers: {check_reference(check, ids, exact)} of the largest"
                     )
                 truth = log_probabilities(exact)
-                found["pellucid"].append(compare(truth, log_probabilities(ours.logits(ids)), ids))
+                for name, engine in engines.items():
+                    found[name].append(compare(truth, log_probabilities(engine.logits(ids)), ids))
                 found["llama.cpp"].append(compare(truth, log_probabilities(logits), ids))
                 kl = [round(float(parts[-1]["kl"].mean()), 6) for parts in found.values()]
                 print(f"{model.name} window {number + 1}/{len(windows)}: {kl}", file=sys.stderr, flush=True)

@@ -15,12 +15,20 @@ from machine import Throughput
 
 @dataclass(frozen=True)
 class Pellucid:
-    """`python -m pellucid` of the interpreter that runs the benchmark."""
+    """`python -m pellucid` of the interpreter that runs the benchmark. bf16: with `--activations bf16`."""
 
     python: str = sys.executable
+    bf16: bool = False
 
-    name = "pellucid"
     slow = False
+
+    @property
+    def name(self) -> str:
+        return "pellucid-bf16" if self.bf16 else "pellucid"
+
+    @property
+    def loading(self) -> list[str]:
+        return ["--activations", "bf16"] if self.bf16 else []
 
     @property
     def version(self) -> str:
@@ -46,7 +54,8 @@ class Pellucid:
 
     def _bench(self, model: Path, threads: int, options: str) -> Any:
         command = [self.python, "-m", "pellucid", "bench", "--model", str(model), "--runs", "1", "--json"]
-        return json.loads(child.run([*command, "--threads", str(threads), *options.split()]).output)
+        command += ["--threads", str(threads), *self.loading]
+        return json.loads(child.run([*command, *options.split()]).output)
 
     def first_token(self, model: Path, *, threads: int, prompt: str) -> child.Cost:
         """One whole process that generates one token."""
@@ -60,4 +69,14 @@ class Pellucid:
         return child.run([*self._generate(model, threads), *options])
 
     def _generate(self, model: Path, threads: int) -> list[str]:
-        return [self.python, "-m", "pellucid", "generate", "--model", str(model), "--threads", str(threads)]
+        command = [
+            self.python,
+            "-m",
+            "pellucid",
+            "generate",
+            "--model",
+            str(model),
+            "--threads",
+            str(threads),
+        ]
+        return [*command, *self.loading]

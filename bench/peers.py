@@ -66,7 +66,7 @@ def measure(engine: Any, model: Path, threads: int, prompt_file: Path, arguments
 
 def available(names: list[str], models: list[Path], absent: dict[str, str]) -> list[Any]:
     """The engines of these names that can be had; why not, for the others."""
-    every = {engine.name: engine for engine in [LlamaCpp(), IkLlamaCpp(), *PEERS]}
+    every = {engine.name: engine for engine in [Pellucid(bf16=True), LlamaCpp(), IkLlamaCpp(), *PEERS]}
     unknown = [name for name in names if name not in every]
     if unknown:
         sys.exit(f"no peer {', '.join(unknown)}; there are: {', '.join(every)}")
@@ -121,7 +121,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--threads", default="1,2", help="comma-separated numbers of threads")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peers", default=DEFAULT, help=f"default: {DEFAULT}; there is also vllm")
+    parser.add_argument(
+        "--peers",
+        default=DEFAULT,
+        help=f"default: {DEFAULT}; there are also vllm and, for files in BF16, pellucid-bf16 (--activations bf16)",
+    )
     parser.add_argument("--only", default=",".join(MEASURES), help=f"of {', '.join(MEASURES)}")
     parser.add_argument(
         "--idle-wait", type=float, default=30.0, help="seconds a round waits for an idle machine, then begins"

@@ -24,6 +24,8 @@ class Matrix:
     @property
     def format(self) -> str: ...
     @property
+    def in_pairs(self) -> bool: ...
+    @property
     def is_split(self) -> bool: ...
     @property
     def lower_bytes(self) -> int: ...
@@ -72,8 +74,16 @@ class Runner:
     @property
     def packed_bytes(self) -> int: ...
     def allocate(
-        self, format: str, outputs: int, inputs: int, bias: NDArray[np.float32] | None, split: bool = False
-    ) -> Matrix: ...
+        self,
+        format: str,
+        outputs: int,
+        inputs: int,
+        bias: NDArray[np.float32] | None,
+        split: bool = False,
+        in_pairs: bool = False,
+    ) -> Matrix:
+        """in_pairs: BF16 for activations that `linear` rounds to bf16, too."""
+
     def pack_mapped(self, matrix: Matrix, data: NDArray[np.uint8]) -> None:
         """
         Pack all rows later, on a thread of its own; `data` lies in a file's map, whose pages are given back.

@@ -33,9 +33,11 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tiny")
 
 
-def engine_on(checkpoint, num_threads, *, chunk, num_blocks, max_sequences=64, **more):
+def engine_on(
+    checkpoint, num_threads, *, chunk, num_blocks, max_sequences=64, bf16_activations=False, **more
+):
     """An engine whose model is watched. On two threads small passes are replayed, on one they are not."""
-    ops = type(backend("cpu"))(num_threads=num_threads)
+    ops = type(backend("cpu"))(num_threads=num_threads, bf16_activations=bf16_activations)
     model = models[checkpoint.architecture].load(checkpoint, ops)
     recorder = Recorder(model if num_threads == 1 else replaying(model, ops))
     engine = Engine(recorder, ops, num_blocks=num_blocks, block_size=BLOCK, prefill_chunk=chunk,
@@ -79,10 +81,10 @@ def warm_up(engine, prompt, hit):
         run(engine, [request("before", prompt[:length], max_tokens=1)])
 
 
-def hash_of(checkpoint, prompt, batch, chunk, num_threads, hit):
+def hash_of(checkpoint, prompt, batch, chunk, num_threads, hit, **more):
     """(hash of the prompt's and continuation's logits, the continuation, positions reused) in one setting."""
     num_blocks = (batch + 2) * (len(prompt) + 80) // BLOCK
-    engine, recorder = engine_on(checkpoint, num_threads, chunk=chunk, num_blocks=num_blocks)
+    engine, recorder = engine_on(checkpoint, num_threads, chunk=chunk, num_blocks=num_blocks, **more)
     warm_up(engine, prompt, hit)
     rng = np.random.default_rng(batch * 1000 + chunk)
     others = company(batch - 1, prompt, recorder.vocabulary_size, rng)
@@ -93,27 +95,28 @@ def hash_of(checkpoint, prompt, batch, chunk, num_threads, hit):
     return recorder.digest(prompt + ids[:-1]), ids, reused
 
 
-def check_grid(checkpoint, prompt, grid):
-    expected = hash_of(checkpoint, prompt, 1, 256, 1, 0)
+def check_grid(checkpoint, prompt, grid, **more):
+    expected = hash_of(checkpoint, prompt, 1, 256, 1, 0, **more)
     hits = set()
     for setting in grid:
-        digest, ids, reused = hash_of(checkpoint, prompt, *setting)
+        digest, ids, reused = hash_of(checkpoint, prompt, *setting, **more)
         assert digest == expected[0], f"batch, chunk, threads, hit = {setting}"
         assert ids == expected[1], f"batch, chunk, threads, hit = {setting}"
         hits.add(reused)
     return hits
 
 
-@pytest.mark.parametrize("quant", ["F32", "Q8_0"])
+@pytest.mark.parametrize("quant", ["F32", "Q8_0", "BF16"])
 @pytest.mark.parametrize("name", list(models))
 def test_one_hash(folder, name, quant):
-    """A sample of the grid on every architecture: each value of each axis, and random pairs."""
+    """A sample of the grid on every architecture: each value of each axis, and random pairs. BF16: with activations
+    rounded to bf16, too."""
     checkpoint = open_checkpoint(make(folder, name, "gguf", quant))
     rng = np.random.default_rng(7)
     prompt = rng.integers(0, 320, 75).tolist()
     sample = [GRID[index] for index in rng.choice(len(GRID), 8, replace=False)]
     cover = [(BATCHES[i], CHUNKS[i], THREADS[i % 2], HITS[i]) for i in range(4)]
-    hits = check_grid(checkpoint, prompt, cover + sample)
+    hits = check_grid(checkpoint, prompt, cover + sample, bf16_activations=quant == "BF16")
     assert len(hits) >= 4, f"expected hits of several lengths, had {hits}"
 
 

@@ -106,8 +106,8 @@ void check_accuracy(const std::string& what, const quant::FormatInfo& f, const s
 
 std::vector<float> run_linear(Runner& runner, const quant::FormatInfo& f, const std::vector<uint8_t>& bytes,
                               const std::vector<float>& x, int64_t rows, int64_t outputs, int64_t inputs,
-                              const std::vector<float>& bias) {
-  auto m = runner.allocate(static_cast<int>(f.format), outputs, inputs);
+                              const std::vector<float>& bias, bool in_pairs = false) {
+  auto m = runner.allocate(static_cast<int>(f.format), outputs, inputs, false, in_pairs);
   const int64_t row_bytes = inputs / f.block_size * f.block_bytes;
   for (int64_t first = 0; first < outputs; first += 2 * kPackRows)
     runner.pack(*m, first, bytes.data() + first * row_bytes, std::min(2 * kPackRows, outputs - first));
@@ -139,6 +139,77 @@ void test_linear(Runner& twin, Runner& runner, const std::string& name) {
       compare(what + " bias", run_linear(runner, f, bytes, all, 19, outputs, inputs, bias),
               run_linear(twin, f, bytes, all, 19, outputs, inputs, bias));
     }
+}
+
+// What the products of BF16 in pairs make of a value: 8 bits, to nearest, ties to even; what is then below 2^-56 is 0.
+float rounded_to_bf16(float x) {
+  if (!std::isfinite(x) || x == 0) return x;
+  int exponent;
+  std::frexp(x, &exponent);
+  const double r = std::ldexp(std::nearbyint(std::ldexp(static_cast<double>(x), 8 - exponent)), exponent - 8);
+  return std::fabs(r) < 0x1p-56 ? 0.0f : static_cast<float>(r);  // from 2^128 on the conversion gives infinity
+}
+
+// The same by definition: one chain for each output, in each pair of inputs the odd one first.
+std::vector<float> pairs_by_definition(const std::vector<uint8_t>& bytes, const std::vector<float>& x, int64_t rows, int64_t outputs,
+                                       int64_t inputs, const std::vector<float>& bias) {
+  std::vector<float> w(static_cast<size_t>(outputs * inputs)), y;
+  quant::dequantize_row(quant::Format::BF16, bytes.data(), w.data(), outputs * inputs);
+  for (float& v : w) v = rounded_to_bf16(v);
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t o = 0; o < outputs; ++o) {
+      float sum = 0;
+      for (int64_t k = 0; k < inputs; k += 2)
+        for (int64_t i : {k + 1, k})
+          if (i < inputs) sum = std::fmaf(w[static_cast<size_t>(o * inputs + i)], rounded_to_bf16(x[static_cast<size_t>(r * inputs + i)]), sum);
+      y.push_back(bias.empty() ? sum : sum + bias[static_cast<size_t>(o)]);
+    }
+  return y;
+}
+
+float from_bits(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+// 0: ordinary; 1: from far below 2^-126 to 1, so that products are subnormal or would be; 2: now and then any bits at all,
+// infinities and NaN among them.
+float test_value(int kind) {
+  const uint32_t bits = static_cast<uint32_t>(rng());
+  if (kind == 1 && rng() % 2) return from_bits((bits & 0x807fffffu) | (rng() % 128) << 23);
+  if (kind == 1) return from_bits((bits & 0x807fffffu) | (68 + rng() % 6) << 23);  // around 2^-56
+  if (kind == 2 && rng() % 100 == 0) return from_bits(bits);
+  return from_bits((bits & 0x807fffffu) | (122 + rng() % 6) << 23);
+}
+
+void test_pairs(Runner& runner, const std::string& name) {
+  const quant::FormatInfo& f = quant::info(quant::Format::BF16);
+  const auto without_payload = [](std::vector<float> x) {  // processors differ in the bits of NaN
+    for (float& v : x)
+      if (std::isnan(v)) v = NAN;
+    return x;
+  };
+  for (int kind : {0, 1, 2})
+    for (int64_t outputs : {1, 16, 33, 70})
+      for (int64_t inputs : {1, 7, 8, 75, 96, 521}) {
+        std::vector<uint8_t> bytes(static_cast<size_t>(outputs * inputs * 2));
+        for (size_t i = 0; i < bytes.size(); i += 2) {
+          const float v = test_value(kind);
+          std::memcpy(&bytes[i], reinterpret_cast<const char*>(&v) + 2, 2);
+        }
+        const int64_t most = 38;
+        std::vector<float> all(static_cast<size_t>(most * inputs));
+        for (float& v : all) v = test_value(kind);
+        const auto bias = outputs == 33 ? random_floats(static_cast<size_t>(outputs)) : std::vector<float>{};
+        const auto expected = without_payload(pairs_by_definition(bytes, all, most, outputs, inputs, bias));
+        const std::string what = name + " pairs, values " + std::to_string(kind) + " " + std::to_string(outputs) + "x" + std::to_string(inputs);
+        for (int64_t rows : {1, 2, 3, 5, 8, 12, 13, 38}) {
+          const std::vector<float> x(all.begin(), all.begin() + rows * inputs);
+          compare(what + " rows " + std::to_string(rows), without_payload(run_linear(runner, f, bytes, x, rows, outputs, inputs, bias, true)),
+                  {expected.begin(), expected.begin() + rows * outputs});
+        }
+      }
 }
 
 // A head in two streams: the same product, true bounds, and the choices of the whole row of logits.
@@ -413,6 +484,7 @@ int main() {
       const bool is_twin = std::string(*isa) == "scalar" && threads == 1;
       Runner& runner = is_twin ? twin : own;
       test_linear(twin, runner, name);
+      test_pairs(runner, name);
       test_screen(twin, runner, name);
       test_rowwise(twin, runner, name);
       test_activation_accuracy(runner, name);

@@ -99,7 +99,7 @@ _LOAD_OPTIONS = (
         type=click.Choice(ACTIVATIONS),
         default="f32",
         show_default=True,
-        help="What matrices in BF16 multiply: f32, or rounded to bf16 (less exact; prompts are faster with AVX512_BF16).",
+        help="What matrices in BF16 multiply: f32, or rounded to bf16 (faster prompts with AVX512_BF16, less exact).",
     ),
     click.option(
         "--kv-memory",

@@ -197,9 +197,7 @@ def load(begun: Begun) -> Loaded:
     return Loaded(checkpoint, tokenizer, model, ops, engine, capacity, eos_ids, settings)
 
 
-def _backend(
-    options: LoadOptions, threads: int, arena: _native.Arena | None, checkpoint: Checkpoint
-) -> Ops:
+def _backend(options: LoadOptions, threads: int, arena: _native.Arena | None, checkpoint: Checkpoint) -> Ops:
     name = options.backend or "cpu"
     module, class_name = BACKENDS[name]
     kind = getattr(importlib.import_module(module), class_name)

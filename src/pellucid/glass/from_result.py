@@ -13,7 +13,11 @@ from pellucid.settings import Settings
 def check_result(result: GenerationResult, settings: Settings) -> None:
     """settings: of the LLM that is asked. UsageError: the result was made with another model, KV format or format of
     activations, so its logits cannot be computed again here."""
-    for name, spoken in (("model", "model"), ("kv_format", "KV format"), ("activations", "format of activations")):
+    for name, spoken in (
+        ("model", "model"),
+        ("kv_format", "KV format"),
+        ("activations", "format of activations"),
+    ):
         then, now = result.settings[name].value, settings[name].value
         if then != now:
             raise UsageError(

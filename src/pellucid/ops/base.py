@@ -26,7 +26,7 @@ LATE_SITES: Final = frozenset(SITES[6:])  # in the last layer they have Batch.lo
 
 class Ops(Protocol):
     name: str
-    num_bf16_products: int  # matrices so far whose x is rounded to bfloat16: the BF16 ones, where that was asked for
+    num_bf16_products: int  # matrices so far whose x is rounded to bfloat16 (LLM's `activations`)
 
     # --- at load time: weights in the form that this backend multiplies -------------------------------
     def matrix(self, weight: Tensor, bias: Float32 | None = None) -> Any:

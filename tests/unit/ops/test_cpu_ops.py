@@ -76,22 +76,97 @@ def test_linear_is_its_twin(isa: str, weight_format: Format) -> None:
         assert np.all(np.abs(got - want) <= 4e-6 * magnitude)
 
 
-@pytest.mark.parametrize("weight_format", list(Format), ids=lambda f: f.label)
-def test_linear_has_one_result(weight_format: Format) -> None:
+@pytest.mark.parametrize(
+    ("weight_format", "bf16"),
+    [(Format.BF16, True), *((weight_format, False) for weight_format in Format)],
+    ids=lambda x: getattr(x, "label", x),
+)
+def test_linear_has_one_result(weight_format: Format, bf16: bool) -> None:
     """Whatever the instruction set, the threads, the number of rows, and the matrices that share the input."""
     weight, other = random_tensor(weight_format, 131, 512), random_tensor(Format.Q8_0, 50, 512)
     x = np.random.default_rng(2).normal(size=(21, 512)).astype(np.float32)
-    first = CpuOps(1, "scalar")
+    first = CpuOps(1, "scalar", bf16_activations=bf16)
     want = first.linear(x, first.matrix(weight))
     for isa in ISAS:
         for threads in (1, 2, 3):
-            ops = CpuOps(threads, isa)
+            ops = CpuOps(threads, isa, bf16_activations=bf16)
             packed, also = ops.matrix(weight), ops.matrix(other)
             for rows in (1, 2, 7, 8, 9, 21):
                 assert np.array_equal(ops.linear(x[:rows], packed), want[:rows])
             together = ops.linears(x, also, packed)
             assert np.array_equal(together[1], want)
             assert np.array_equal(together[0], ops.linear(x, also))
+
+
+def bf16_products(x: np.ndarray, w: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """x [rows, inputs], w [outputs, inputs], both of bf16 values: in each pair of inputs the odd one first, every
+    sum rounded to float32. Exact where a sum of float64 is: values of one size."""
+    sums = np.zeros((len(x), len(w)), np.float32)
+    for k in range(0, x.shape[1], 2):
+        for i in (k + 1, k):
+            if i < x.shape[1]:
+                products = x[:, i, None].astype(np.float64) * w[:, i].astype(np.float64)
+                sums = (sums + products).astype(np.float32)
+    return sums + bias
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("inputs", [1, 6, 75, 264, 521])
+def test_bf16_products_are_chains_of_float32(isa: str, inputs: int) -> None:
+    """Against NumPy, bit for bit; ties are rounded to even."""
+    rng = np.random.default_rng(inputs)
+    x, w = (
+        np.where(np.abs(v) < 2**-6, 0, v).astype(np.float32)
+        for v in (rng.normal(size=(26, inputs)), rng.normal(size=(70, inputs)))
+    )
+    x[0] = (x[0].view(np.uint32) & np.uint32(0xFFFF0000) | np.uint32(0x8000)).view(np.float32)  # halfway
+    bits = x.view(np.uint32)
+    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) & np.uint32(0xFFFF0000)).view(np.float32)
+    bias = rng.normal(size=70).astype(np.float32)
+    raw = np.ascontiguousarray(w.view(np.uint32) >> 16, np.uint16)
+    weight = Tensor("w", w.shape, Format.BF16, raw.view(np.uint8).reshape(-1))
+    want = bf16_products(rounded, weight.dequantize(), bias)
+    for threads in (1, 2):
+        ops = CpuOps(threads, isa, bf16_activations=True)
+        packed = ops.matrix(weight, bias)
+        assert packed.in_pairs and ops.num_bf16_products == 1
+        for rows in (1, 3, 12, 26):
+            got = ops.linear(x[:rows], packed)
+            assert np.array_equal(got.view(np.uint32), want[:rows].view(np.uint32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_bf16_products_are_their_twin(isa: str) -> None:
+    rng = np.random.default_rng(5)
+    ops, reference = CpuOps(2, isa, bf16_activations=True), ReferenceOps(bf16_activations=True)
+    weight, bias = random_tensor(Format.BF16, 67, 333), rng.normal(size=67).astype(np.float32)
+    x = rng.normal(size=(19, 333)).astype(np.float32)
+    x[3], x[4, ::3], x[5, 7] = 0.0, 2.0**-57, -0.0
+    got, want = (each.linear(x, each.matrix(weight, bias)) for each in (ops, reference))
+    assert ops.num_bf16_products == reference.num_bf16_products == 1
+    magnitude = np.abs(x) @ np.abs(weight.dequantize()).T + np.abs(bias)
+    assert np.all(np.abs(got - want) <= 4e-6 * magnitude)
+    exact = REFERENCE.linear(x, REFERENCE.matrix(weight, bias))
+    assert np.all(np.abs(got - exact) <= 2.0**-8 * magnitude) and np.any(got != exact)
+    small = random_tensor(Format.BF16, 2, 8)
+    tiny = np.full((1, 8), 2.0**-57, np.float32)  # counts as zero
+    for each in (ops, reference):
+        assert not each.linear(tiny, each.matrix(small)).any()
+
+
+@pytest.mark.parametrize("weight_format", [f for f in Format if f is not Format.BF16], ids=lambda f: f.label)
+def test_bf16_activations_are_for_bf16_weights(weight_format: Format) -> None:
+    weight = random_tensor(weight_format, 33, 256)
+    x = np.random.default_rng(8).normal(size=(5, 256)).astype(np.float32)
+    for kind in (CpuOps, ReferenceOps):
+        plain, rounding = kind(), kind(bf16_activations=True)
+        same = rounding.linear(x, rounding.matrix(weight)), plain.linear(x, plain.matrix(weight))
+        assert np.array_equal(*same) and rounding.num_bf16_products == 0
+
+
+def test_only_bf16_lies_in_pairs() -> None:
+    with pytest.raises(ValueError, match="only BF16 lies in pairs"):
+        CpuOps(1).runner.allocate("F16", 4, 4, None, False, True)
 
 
 def test_a_large_matrix_is_packed_in_parts() -> None:
