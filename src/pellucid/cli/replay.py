@@ -20,7 +20,7 @@ Examples:
   pellucid replay run.pellucid -m other-place/model.gguf --json
 
 Exit code 0: equal; 1: not equal, and the first step, layer and gap are told. The model is the one that the file
-names, or --model; its KV format, context and backend are those of the run, or as given here.
+names, or --model; its KV format, activations, context and backend are those of the run, or as given here.
 """
 )
 @click.argument("file", type=click.Path(dir_okay=False))

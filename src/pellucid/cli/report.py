@@ -20,7 +20,7 @@ Examples:
 The page needs no network and no other file. It shows the text coloured by probability and, for the token that is
 pointed at or reached with the arrow keys, its alternatives, what each stage of the choice did, and what every layer
 would have said. Numbers that are not in the run file are computed again, with the model that it names or --model;
-KV format, context and backend are those of the run, or as given here.
+KV format, activations, context and backend are those of the run, or as given here.
 """
 )
 @click.argument("run_file", metavar="RUN", type=click.Path(dir_okay=False))

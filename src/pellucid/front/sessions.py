@@ -67,7 +67,7 @@ class Sessions:
         saved beside it in `extra`. Nothing is computed again that was computed, as far as the KV cache has room.
 
         kv: False: leave the file's keys and values, so that it may come from another backend or KV format.
-        Errors: SessionFileError (absent, damaged, or of another model, tokenizer, KV format, backend).
+        Errors: SessionFileError (absent, damaged, or of another model, tokenizer, KV format, activations, backend).
         """
         from pellucid.held.session_save import restore
 
@@ -112,7 +112,7 @@ class Sessions:
         tools: the functions that were its tools, for `run_tools`; their schemas must be the saved ones.
         kv: False: leave the file's keys and values, so that it may come from another backend or KV format; the next
         turn computes the conversation.
-        Errors: ChatFileError (unreadable, damaged, of another model, backend, KV format), UsageError (other tools).
+        Errors: ChatFileError (unreadable, damaged, of another model, backend, KV format, activations), UsageError (other tools).
         """
         from pellucid.chat.save import restore
 
