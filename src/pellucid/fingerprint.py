@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
 
 _SAMPLE = 4096  # bytes of each end of each tensor
 _PROBE = 8  # tokens
-# What files say that were written before there was a choice.
-BEFORE: Final[Mapping[str, str]] = {"activations": "f32"}
 
 
 def fingerprint(llm: LLM) -> dict[str, str | int]:

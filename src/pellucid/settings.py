@@ -18,6 +18,8 @@ CALLER = "caller"  # an argument in Python
 COMMAND_LINE = "command line"
 MACHINE = "this machine"  # derived from its CPUs or memory
 DRAWN = "drawn at random"
+# What a model's fingerprint says in files that were written before there was a choice.
+BEFORE: Mapping[str, str] = {"activations": "f32"}
 NO_EFFECT = "no effect: "  # how a note begins that says why a value changes nothing
 
 

@@ -69,6 +69,7 @@ model_defaults = click.option(
 )
 
 
+BF16_HELP = "What matrices in BF16 multiply: f32, or bf16 (rounded: faster with AVX512_BF16, less exact)."
 _LOAD_OPTIONS = (
     model,
     click.option("--threads", type=click.IntRange(1, 1024), show_default="all CPUs", help="CPU threads."),
@@ -95,11 +96,7 @@ _LOAD_OPTIONS = (
         "f16 for quantised ones.",
     ),
     click.option(
-        "--activations",
-        type=click.Choice(ACTIVATIONS),
-        default="f32",
-        show_default=True,
-        help="What matrices in BF16 multiply: f32, or rounded to bf16 (faster prompts with AVX512_BF16, less exact).",
+        "--activations", type=click.Choice(ACTIVATIONS), default="f32", show_default=True, help=BF16_HELP
     ),
     click.option(
         "--kv-memory",

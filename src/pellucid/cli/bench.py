@@ -76,7 +76,7 @@ Examples:
     "--activations",
     type=click.Choice(ACTIVATIONS),
     show_default="f32",
-    help="What matrices in BF16 multiply: f32, or rounded to bf16.",
+    help=_options.BF16_HELP,
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(

@@ -112,7 +112,8 @@ class Sessions:
         tools: the functions that were its tools, for `run_tools`; their schemas must be the saved ones.
         kv: False: leave the file's keys and values, so that it may come from another backend or KV format; the next
         turn computes the conversation.
-        Errors: ChatFileError (unreadable, damaged, of another model, backend, KV format, activations), UsageError (other tools).
+        Errors: ChatFileError (unreadable, damaged, of another model, backend, KV format, activations), UsageError
+        (other tools).
         """
         from pellucid.chat.save import restore
 

@@ -109,9 +109,7 @@ class RunDiff:
 
 def diff_runs(a: Run, b: Run) -> RunDiff:
     """a, b: read by `read_run`. Branches are compared in the order of the files."""
-    from pellucid.fingerprint import BEFORE
-
-    model = _changes({**BEFORE, **a.model}, {**BEFORE, **b.model})
+    model = _changes(a.model, b.model)
     found = RunDiff(
         a, b, model, _changes({"pellucid": a.version, **a.build}, {"pellucid": b.version, **b.build})
     )

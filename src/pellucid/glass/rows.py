@@ -247,11 +247,11 @@ def check_model(run: Run, llm: LLM) -> None:
 
 def numbers_differ(run: Run, llm: LLM) -> list[str]:
     """Which parts of the fingerprint that change numbers are other than in the run, in words."""
-    from pellucid.fingerprint import BEFORE, fingerprint
+    from pellucid.fingerprint import fingerprint
 
-    prints, then = fingerprint(llm), {**BEFORE, **run.model}
+    prints = fingerprint(llm)
     names = {
         "backend": "backend", "kv_format": "KV format", "activations": "activations", "numbers": "arithmetic",
     }  # fmt: skip
-    return [f"{word}: {str(then.get(name))[:16]} then, {str(prints[name])[:16]} now"
-            for name, word in names.items() if then.get(name) != prints[name]]  # fmt: skip
+    return [f"{word}: {str(run.model.get(name))[:16]} then, {str(prints[name])[:16]} now"
+            for name, word in names.items() if run.model.get(name) != prints[name]]  # fmt: skip

@@ -18,6 +18,7 @@ from pellucid.errors import RunFileError
 from pellucid.glass import run_writer as form
 from pellucid.glass.frames import FrameReader
 from pellucid.glass.run import KINDS, PROMPT, Plan, Run, RunBranch, RunDrop, RunToken, settings_from
+from pellucid.settings import BEFORE
 
 _MOST_JSON = 1 << 26  # bytes
 _MOST_TOKENS = 1 << 24  # of a branch
@@ -92,7 +93,7 @@ class _Reader:
             version=self._get(data, "pellucid", str),
             created=self._get(data, "created", str),
             build=self._get(data, "build", dict),
-            model=self._get(data, "model", dict),
+            model={**BEFORE, **self._get(data, "model", dict)},
             model_name=self._get(data, "model_name", str),
             load=settings_from(self._get(data, "settings", dict)),
             digests=self._get(data, "digests", str),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pellucid.engine.snapshot import as_bytes
 from pellucid.errors import PellucidError, UsageError
-from pellucid.fingerprint import BEFORE, fingerprint
+from pellucid.fingerprint import fingerprint
 from pellucid.glass.run import DRAWN, FORCED, GIVEN, KEPT
 from pellucid.held import session_file
 from pellucid.held.branches import Branch
@@ -23,7 +23,7 @@ from pellucid.held.steps import StepRecord
 from pellucid.paths import as_path
 from pellucid.prompts import check_salt, check_token_ids
 from pellucid.sampling.params import SamplingParams
-from pellucid.settings import CALLER, Setting
+from pellucid.settings import BEFORE, CALLER, Setting
 
 if TYPE_CHECKING:
     from pellucid.llm import LLM

@@ -256,7 +256,7 @@ def test_a_replay_is_equal_elsewhere(tiny_path, run_path, options, way):
 def test_a_replay_is_equal_on_every_instruction_set(tiny_path, run_path, isa, monkeypatch):
     real = CpuOps.__init__
     monkeypatch.setattr(
-        CpuOps, "__init__", lambda self, threads=1, _=None, arena=None: real(self, threads, isa, arena)
+        CpuOps, "__init__", lambda self, threads=1, _=None, **more: real(self, threads, isa, **more)
     )
     with LLM(tiny_path) as other:
         assert other._need().ops.runner.isa == isa
