@@ -101,7 +101,8 @@ def test_what_is_written_is_read(tmp_path):
     assert (c.prompt_ids, c.undone, c.ended, c.request) == ([1, 2, 8], 2, False, 1)
     assert a.plans == [Plan(PLAN.params, PLAN.seed, PLAN.stop_ids, run.load.merged(PLAN.settings.values()))]
     assert (a.seed, a.stop_ids, a.params.temperature) == (2**64 - 1, (1, 7), 0.5)
-    assert (run.model, run.model_name, run.num_layers) == ({"weights": "abc"}, "a model", 2)
+    assert run.model == {"weights": "abc", "activations": "f32"}  # which no older file says
+    assert (run.model_name, run.num_layers) == ("a model", 2)
     assert not run.complete and run.num_cut_bytes == 0 and run.num_bytes == path.stat().st_size
     assert run.num_tokens == 4
 
