@@ -144,10 +144,10 @@ def test_cancelled_blocks_are_free_before_the_next_pass(llm, monkeypatch):
     def counted():
         steps[0] += 1
         if steps[0] == 1:
-            assert entered.wait(60)
+            assert entered.wait(600)
         if steps[0] == 9:
             reached.set()
-            assert noted.wait(60)
+            assert noted.wait(600)
         return step()
 
     def abort_noted(request_id):
@@ -170,7 +170,7 @@ def test_cancelled_blocks_are_free_before_the_next_pass(llm, monkeypatch):
             task = asyncio.ensure_future(allm.generate([5] * 100, max_tokens=100, ignore_eos=True))
             await asyncio.sleep(0)  # both are asked for
             entered.set()
-            assert await asyncio.to_thread(reached.wait, 60)
+            assert await asyncio.to_thread(reached.wait, 600)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -188,7 +188,7 @@ def test_a_full_queue_refuses_and_names_the_numbers(llm, monkeypatch):
     step = llm._open_driver().step
 
     def step_when_all_asked():  # else a quick one could be done, and give its place back, before the last asks
-        assert all_asked.wait(60)
+        assert all_asked.wait(600)
         step()
 
     monkeypatch.setattr(llm._driver, "step", step_when_all_asked)
@@ -306,7 +306,7 @@ def test_a_long_prompt_does_not_stall_a_stream(llm, monkeypatch):
 
     def step():
         if len(seen) == 3:  # the stream has begun; it must not end before the prompts are there
-            assert all_asked.wait(60)
+            assert all_asked.wait(600)
         events = real()
         seen.append({event.token_id is not None and event.request_id for event in events})
         return events
@@ -418,7 +418,7 @@ def test_close_aborts_or_drains(llm, monkeypatch, drain):
         steps.append(None)
         if len(steps) == 10:
             reached.set()
-            assert stopped.wait(60)
+            assert stopped.wait(600)
         return real()
 
     monkeypatch.setattr(engine, "step", step)
@@ -426,7 +426,7 @@ def test_close_aborts_or_drains(llm, monkeypatch, drain):
     async def main():
         allm = AsyncLLM(llm)
         tasks = [asyncio.ensure_future(allm.generate([i], max_tokens=50, ignore_eos=True)) for i in range(12)]
-        assert await asyncio.to_thread(reached.wait, 60)
+        assert await asyncio.to_thread(reached.wait, 600)
         closing = asyncio.ensure_future(allm.close(drain=drain))
         await asyncio.sleep(0)  # the thread has been told
         stopped.set()

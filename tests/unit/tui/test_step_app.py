@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ async def settle(app, pilot, layers=False):
     """Until every key's job is done and drawn."""
     await pilot.pause()
     await app._jobs.join()
+    for _ in range(
+        3
+    ):  # what a message leads to: other messages, a layout; `pause` looks at how busy the process is
+        await pilot._wait_for_screen()
     await pilot.pause()
     if layers and app._layers_task is not None:
         await app._layers_task
@@ -46,6 +51,9 @@ def drive(debugger, play, size=(80, 24)):
     async def main():
         app = StepApp(debugger)
         async with app.run_test(size=size) as pilot:
+            pilot._wait_for_screen = partial(
+                pilot._wait_for_screen, timeout=600.0
+            )  # its own 30 s may be too few
             await settle(app, pilot)
 
             async def press(*keys, layers=False):
@@ -271,7 +279,7 @@ def at_step(number, debugger, app, action):
         count += 1
         if count == number:
             loop.call_soon_threadsafe(action)
-            assert app._stop.wait(60)
+            assert app._stop.wait(600)
         return real()
 
     debugger.generation.step = step
