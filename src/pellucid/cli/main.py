@@ -128,7 +128,7 @@ def _report(error: BaseException) -> int:
         import traceback
 
         traceback.print_exception(error, file=sys.stderr)
-    if isinstance(error, KeyboardInterrupt | click.Abort):
+    if _interrupted(error):
         return 130
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
@@ -153,6 +153,15 @@ def _report(error: BaseException) -> int:
     with contextlib.suppress(OSError):  # a full or closed stderr: the exit code is all that can be said
         click.echo(_console.harmless(f"pellucid: error: {' '.join(message.split())}"), err=True)
     return code
+
+
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what it comes from: amid the making of a class Python 3.11 makes a RuntimeError of it."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt | click.Abort):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _broken(stream: Any) -> bool:

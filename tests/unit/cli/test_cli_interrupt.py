@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cli_support import ENDLESS, HANGS, environment, run
 
+from pellucid.cli.main import Commands, main
+
 # Writes a dot when the entry point has set its handler: what comes before that is Python's own start.
 BEGIN = """
 import gc, os
@@ -34,6 +36,20 @@ def test_ctrl_c_while_the_command_line_starts(tiny: Path, delay: float) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 130 and b"Traceback" not in errors, (delay, errors)
+
+
+def test_ctrl_c_amid_the_making_of_a_class(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Field:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Commands, "get_command", lambda self, ctx, name: type("Made", (), {"field": Field()}))
+    with pytest.raises(SystemExit) as caught:
+        main(["anything"], prog_name="pellucid")
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == ""
 
 
 def test_ctrl_c_amid_a_finaliser_is_not_lost() -> None:
