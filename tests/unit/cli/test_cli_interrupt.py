@@ -60,9 +60,10 @@ sys.unraisablehook = _start._again
 class Ends:
     def __del__(self):
         raise KeyboardInterrupt
-Ends()
 try:
-    time.sleep(6000)
+    Ends()
+    while True:  # no single long sleep: CPython misses a signal that comes just before one begins
+        time.sleep(0.01)
 except KeyboardInterrupt:
     print("interrupted")
 """
