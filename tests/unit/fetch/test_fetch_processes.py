@@ -107,7 +107,7 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing(halves: IndexStandIn, cache: Cac
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)  # the wheel would wait for longer
     assert process.returncode != 0
-    assert errors.rstrip().endswith("KeyboardInterrupt")
+    assert "KeyboardInterrupt" in errors.splitlines()
     assert cache.entries() == []
     assert_clean(cache)
     release(halves)
