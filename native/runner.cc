@@ -14,6 +14,7 @@ using quant::Format;
 constexpr int64_t kSerialElements = 8192;  // elementwise work below this is not worth a second thread
 constexpr int64_t kPackBytes = 2 << 20;     // of a file in memory at a time, beside what is packed of them
 constexpr int64_t kTakeBytes = 32 << 10;   // weights taken at a time, at least
+constexpr int64_t kRowsOfGroup = 24;       // a thread reads all weights for at least so many rows of its own
 
 struct PackArgs {
   Format format;
@@ -177,6 +178,7 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
   }
   // The last turns are short, so that threads end together; see Worker::take_share for the first.
   const int64_t by_bytes = std::max<int64_t>(1, kTakeBytes * panels / std::max<int64_t>(1, bytes));
+  args.row_groups = std::max<int64_t>(1, std::min<int64_t>(num_threads(), rows / kRowsOfGroup));
   args.step = rows > 8 ? 1 : std::max<int64_t>(1, std::min(by_bytes, panels / (4 * num_threads())));
 
   Stage stages[3];

@@ -28,7 +28,7 @@ template <class Condition> void spin_until(Condition condition) {
   }
 }
 
-// The cursor: number of the stage in the upper 24 bits, next item in the lower 40.
+// Of a cursor (threads.h).
 constexpr int kItemBits = 40;
 constexpr uint64_t kItemMask = (uint64_t{1} << kItemBits) - 1;
 constexpr uint64_t cursor_of(uint32_t stage) { return static_cast<uint64_t>(stage & 0xffffffu) << kItemBits; }
@@ -38,10 +38,11 @@ constexpr uint64_t cursor_of(uint32_t stage) { return static_cast<uint64_t>(stag
 void Worker::leave() {
   if (!pool_ || counted_) return;
   int64_t begin, end;
-  if (pool_->take(stage_, 1, 1, 0, begin, end)) pool_->done(stage_, 1, 1);
+  if (pool_->take(pool_->cursor_, stage_, 1, 1, 0, begin, end)) pool_->done(stage_, 1, 1);
 }
 
-ThreadPool::ThreadPool(int num_threads) : num_threads_(num_threads < 1 ? 1 : num_threads) {
+ThreadPool::ThreadPool(int num_threads)
+    : num_threads_(num_threads < 1 ? 1 : num_threads), part_cursors_(static_cast<size_t>(num_threads_)) {
   for (int i = 1; i < num_threads_; ++i) threads_.emplace_back([this, i] { work(i); });
 }
 
@@ -140,20 +141,21 @@ void ThreadPool::wait_for(uint32_t stage) const {
 
 void ThreadPool::complete(uint32_t stage) {
   done_.store(0, std::memory_order_relaxed);
-  cursor_.store(cursor_of(stage + 1), std::memory_order_relaxed);
+  cursor_.next.store(cursor_of(stage + 1), std::memory_order_relaxed);
+  for (Cursor& part : part_cursors_) part.next.store(cursor_of(stage + 1), std::memory_order_relaxed);
   stage_.store(stage + 1, std::memory_order_release);
 }
 
 // The next `step` items, or 1 / parts of what is left if that is more.
-bool ThreadPool::take(uint32_t stage, int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end) {
-  uint64_t cursor = cursor_.load(std::memory_order_relaxed);
+bool ThreadPool::take(Cursor& from, uint32_t stage, int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end) {
+  uint64_t cursor = from.next.load(std::memory_order_relaxed);
   for (;;) {
     if (cursor >> kItemBits != (stage & 0xffffffu)) return false;  // the others have finished this stage
     begin = static_cast<int64_t>(cursor & kItemMask);
     if (begin >= total) return false;
     const int64_t share = parts ? (total - begin) / parts : 0, items = share > step ? share : step;
     end = begin + items < total ? begin + items : total;
-    if (cursor_.compare_exchange_weak(cursor, cursor + static_cast<uint64_t>(end - begin), std::memory_order_acq_rel))
+    if (from.next.compare_exchange_weak(cursor, cursor + static_cast<uint64_t>(end - begin), std::memory_order_acq_rel))
       return true;
   }
 }

@@ -28,6 +28,9 @@ class Worker {
   bool take_share(int64_t total, int64_t least, int64_t& begin, int64_t& end) {
     return take(total, least, 2 * count, begin, end);
   }
+  // The same from this thread's own part of the items first (the index-th of `count` equal ones), then from what the
+  // others have left of theirs: stages over the same rows, one after the other, find in a core's cache what it wrote.
+  bool take_near(int64_t total, int64_t step, int64_t& begin, int64_t& end);
 
  private:
   friend class ThreadPool;
@@ -38,6 +41,7 @@ class Worker {
   ThreadPool* pool_;  // null: alone
   uint32_t stage_;
   int64_t next_ = 0;     // alone: the items taken so far
+  int parts_done_ = 0;   // take_near: this thread's own part, and the next ones, of which nothing is left
   int64_t holding_ = 0;  // items taken and not yet done
   bool counted_ = false;
 };
@@ -70,7 +74,11 @@ class ThreadPool {
   void run_stage(int64_t i, int index);
   void wait_for(uint32_t stage) const;
   void complete(uint32_t stage);
-  bool take(uint32_t stage, int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end);
+  // A number of the stage in the upper 24 bits, the next item of it, or of a part of it, in the lower 40.
+  struct alignas(64) Cursor {
+    std::atomic<uint64_t> next{0};
+  };
+  bool take(Cursor& cursor, uint32_t stage, int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end);
   void done(uint32_t stage, int64_t items, int64_t total);
 
   const int num_threads_;
@@ -80,7 +88,8 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> job_{0};     // odd while a job runs
   alignas(64) std::atomic<int> active_{0};       // threads, beside the caller, that look at the job now
   alignas(64) std::atomic<uint32_t> stage_{0};   // the stage that is being run
-  alignas(64) std::atomic<uint64_t> cursor_{0};  // low 24 bits of that stage's number, then the next item to take
+  Cursor cursor_;                                // of all its items
+  std::vector<Cursor> part_cursors_;             // [threads]
   alignas(64) std::atomic<int64_t> done_{0};     // its items that are done
   std::atomic<bool> stop_{false};
   std::vector<std::thread> threads_;
@@ -97,8 +106,27 @@ inline bool Worker::take(int64_t total, int64_t step, int64_t parts, int64_t& be
   if (total <= 0) return false;
   counted_ = true;
   if (holding_) pool_->done(stage_, holding_, total);
-  holding_ = pool_->take(stage_, total, step, parts, begin, end) ? end - begin : 0;
+  holding_ = pool_->take(pool_->cursor_, stage_, total, step, parts, begin, end) ? end - begin : 0;
   return holding_ > 0;
+}
+
+inline bool Worker::take_near(int64_t total, int64_t step, int64_t& begin, int64_t& end) {
+  if (!pool_) return take(total, step, begin, end);
+  if (total <= 0) return false;
+  counted_ = true;
+  if (holding_) pool_->done(stage_, holding_, total);
+  const int64_t steps = (total + step - 1) / step;
+  for (; parts_done_ < count; ++parts_done_) {
+    const int64_t part = (index + parts_done_) % count, first = steps * part / count * step;
+    const int64_t last = steps * (part + 1) / count * step, size = (last < total ? last : total) - first;
+    if (!pool_->take(pool_->part_cursors_[static_cast<size_t>(part)], stage_, size, step, 0, begin, end)) continue;
+    holding_ = end - begin;
+    begin += first;
+    end += first;
+    return true;
+  }
+  holding_ = 0;
+  return false;
 }
 
 }  // namespace pellucid

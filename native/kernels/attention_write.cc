@@ -83,11 +83,11 @@ void attention_write(const void* arguments, Worker& worker) {
                      : a.format == KvFormat::kF16 ? write_floats<KvFormat::kF16>
                      : a.format == KvFormat::kBf16 ? write_floats<KvFormat::kBf16>
                                                    : write_q8;
-  // A thread takes neighbouring rows of one head: a key's values lie among those of 15 other positions, in lines that two
+  // A turn is neighbouring rows of one head: a key's values lie among those of 15 other positions, in lines that two
   // threads should not write by turns. Few rows are mostly of different sequences, and are shared out more finely.
   const int64_t step = a.rows > 4 * kPositionGroup ? kPositionGroup : kPositionGroup / 2, parts = (a.rows + step - 1) / step;
-  for (int64_t begin, end; worker.take(a.kv_heads * parts, 1, begin, end);) {
-    const int64_t h = begin / parts, first = begin % parts * step;
+  for (int64_t begin, end; worker.take_near(parts * a.kv_heads, 1, begin, end);) {
+    const int64_t h = begin % a.kv_heads, first = begin / a.kv_heads * step;
     for (int64_t row = first; row < first + step && row < a.rows; ++row) {
       const int64_t block = a.slots[row] / a.block_size, inside = a.slots[row] % a.block_size;
       const int64_t at = (row * a.kv_heads + h) * a.head_dim, group = h * groups + inside / kPositionGroup;

@@ -73,34 +73,39 @@ void float_tile(const PackedWeight& w, const FloatTile<F>& tile, int64_t panel, 
       if (32 * panel + 16 * h < w.outputs) write_outputs(y[r][h], w, row + r, 32 * panel + 16 * h);
 }
 
-// Panel number `panel`, which lies at `data` in format F, times all rows of x, in tiles of nearly equal size.
+// Rows [begin, end) of x.
+struct RowRange {
+  int64_t begin, end;
+};
+
+// Panel number `panel`, which lies at `data` in format F, times these rows of x, in tiles of nearly equal size.
 template <quant::Format F>
-void panel_times_rows(const LinearArgs& a, const PackedWeight& w, int64_t panel, const typename FloatWeight<F>::Type* data) {
-  int64_t tiles = (a.rows + kFloatTileRows - 1) / kFloatTileRows;
+void panel_times_rows(const LinearArgs& a, const PackedWeight& w, int64_t panel, const typename FloatWeight<F>::Type* data, RowRange rows) {
+  int64_t tiles = (rows.end - rows.begin + kFloatTileRows - 1) / kFloatTileRows;
   const int64_t step = w.panel_bytes / (tiles * a.inputs);
   const uint8_t* ahead = w.data + (panel + 1) * w.panel_bytes;
-  for (int64_t row = 0, count; row < a.rows; row += count, --tiles, ahead += step * a.inputs) {
-    count = (a.rows - row + tiles - 1) / tiles;
+  for (int64_t row = rows.begin, count; row < rows.end; row += count, --tiles, ahead += step * a.inputs) {
+    count = (rows.end - row + tiles - 1) / tiles;
     const FloatTile<F> tile{data, a.x + row * a.inputs, a.inputs, ahead, step};
-    with_number<kFloatTileRows>(count, [&](auto rows) { float_tile<F, rows>(w, tile, panel, row); });
+    with_number<kFloatTileRows>(count, [&](auto number) { float_tile<F, number>(w, tile, panel, row); });
   }
 }
 
 // For many rows a panel of halves is converted once: the converting instructions share a port with the multiply-adds.
 constexpr int64_t kRowsToConvert = 4 * kFloatTileRows;
 
-template <quant::Format F> void float_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel) {
+template <quant::Format F> void float_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, RowRange rows) {
   const auto* data = reinterpret_cast<const typename FloatWeight<F>::Type*>(w.data + panel * w.panel_bytes);
   if constexpr (F != quant::Format::F32) {
-    if (a.rows >= kRowsToConvert) {
+    if (rows.end - rows.begin >= kRowsToConvert) {
       thread_local std::vector<float> converted;
       const int64_t values = a.inputs * quant::kFloatRows;
       if (static_cast<int64_t>(converted.size()) < values) converted.resize(static_cast<size_t>(values));
       for (int64_t i = 0; i < values; i += 16) store(converted.data() + i, FloatWeight<F>::get(data + i));
-      return panel_times_rows<quant::Format::F32>(a, w, panel, converted.data());
+      return panel_times_rows<quant::Format::F32>(a, w, panel, converted.data(), rows);
     }
   }
-  panel_times_rows<F>(a, w, panel, data);
+  panel_times_rows<F>(a, w, panel, data, rows);
 }
 
 }  // namespace pellucid::PELLUCID_ISA

@@ -41,6 +41,9 @@ struct LinearArgs {
   int64_t own_stride, pairs_at;
   const PairKernels* pairs;  // null: no weight is in pairs
   int64_t rows, inputs, step;  // step: panels taken at a time
+  // Many rows: groups of them, each times all panels, so that a thread has the same rows in all operations, as far as
+  // that goes (Worker::take_near).
+  int64_t row_groups;
 };
 
 // Activations rounded to bf16, and their products with BF16 weights in pairs (kernels/bf16_pairs.cc). Rows of x come in

@@ -195,27 +195,28 @@ template <class F> constexpr int64_t bytes_of_blocks(int64_t blocks) {
   return blocks * F::kBytes + blocks / 2 * quant::pair_bytes(F::kScheme) + (quant::has_super(F::kScheme) ? blocks / 8 * 64 : 0);
 }
 
-// Panel number `panel` times all rows of x.
-template <class F> void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
-  const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows;
-  const int64_t step = tiles > 1 && blocks > 2 * kBlocksAtOnce ? kBlocksAtOnce : blocks;
+// Panel number `panel` times these rows of x, the first of which is the first of a tile.
+template <class F>
+void quantised_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, RowRange rows) {
+  const int64_t blocks = a.inputs / 32, begin = rows.begin / kTileRows, tiles = (rows.end + kTileRows - 1) / kTileRows;
+  const int64_t step = tiles - begin > 1 && blocks > 2 * kBlocksAtOnce ? kBlocksAtOnce : blocks;
   const uint8_t* const data = w.data + panel * w.panel_bytes;
-  Ahead ahead(data + w.panel_bytes, w.panel_bytes, blocks * tiles);
+  Ahead ahead(data + w.panel_bytes, w.panel_bytes, blocks * (tiles - begin));
   f32x16 sums[kTilesAtOnce][kTileRows];
-  for (int64_t first_tile = 0; first_tile < tiles; first_tile += kTilesAtOnce)
+  for (int64_t first_tile = begin; first_tile < tiles; first_tile += kTilesAtOnce)
     for (int64_t block = 0; block < blocks; block += step)
       for (int64_t tile = first_tile; tile < tiles && tile < first_tile + kTilesAtOnce; ++tile)
-        with_number<kTileRows>(rows_of_tile(a.rows, tile), [&](auto rows) PELLUCID_INLINE_LAMBDA {
+        with_number<kTileRows>(rows_of_tile(rows.end, tile), [&](auto count) PELLUCID_INLINE_LAMBDA {
           f32x16(&kept)[kTileRows] = sums[tile - first_tile];
-          const int64_t row = tile * kTileRows, count = blocks - block < step ? blocks - block : step;
-          const uint8_t* x = xq + (row * blocks + rows * block) * kActivationBytes;
-          f32x16 acc[rows];
-          for (int r = 0; r < rows; ++r) acc[r] = block ? kept[r] : zero_f();
-          panel_times_tile<F, rows>(data + bytes_of_blocks<F>(block), count, x, ahead, acc);
-          if (block + count < blocks)
-            for (int r = 0; r < rows; ++r) kept[r] = acc[r];
+          const int64_t row = tile * kTileRows, some = blocks - block < step ? blocks - block : step;
+          const uint8_t* x = xq + (row * blocks + count * block) * kActivationBytes;
+          f32x16 acc[count];
+          for (int r = 0; r < count; ++r) acc[r] = block ? kept[r] : zero_f();
+          panel_times_tile<F, count>(data + bytes_of_blocks<F>(block), some, x, ahead, acc);
+          if (block + some < blocks)
+            for (int r = 0; r < count; ++r) kept[r] = acc[r];
           else
-            for (int r = 0; r < rows; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
+            for (int r = 0; r < count; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
         });
 }
 
@@ -223,29 +224,30 @@ Halves halves_of(const PackedWeight& w, int64_t panel, int64_t blocks) {
   return {w.data + panel * w.panel_bytes, w.lower + panel * blocks * quant::kNibbleBytes};
 }
 
-void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
-  const int64_t blocks = a.inputs / 32, tiles = (a.rows + kTileRows - 1) / kTileRows;
+void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, RowRange rows) {
+  const int64_t blocks = a.inputs / 32, begin = rows.begin / kTileRows, tiles = (rows.end + kTileRows - 1) / kTileRows;
   const Halves at = halves_of(w, panel, blocks), next = halves_of(w, panel + 1, blocks);
-  Ahead upper(next.upper, next.upper - at.upper, blocks * tiles), lower(next.lower, next.lower - at.lower, blocks * tiles);
-  for (int64_t tile = 0; tile < tiles; ++tile)
-    with_number<kTileRows>(rows_of_tile(a.rows, tile), [&](auto rows) PELLUCID_INLINE_LAMBDA {
+  const int64_t turns = blocks * (tiles - begin);
+  Ahead upper(next.upper, next.upper - at.upper, turns), lower(next.lower, next.lower - at.lower, turns);
+  for (int64_t tile = begin; tile < tiles; ++tile)
+    with_number<kTileRows>(rows_of_tile(rows.end, tile), [&](auto count) PELLUCID_INLINE_LAMBDA {
       const int64_t row = tile * kTileRows;
-      f32x16 acc[rows];
-      for (int r = 0; r < rows; ++r) acc[r] = zero_f();
-      split_panel_times_tile<rows>(at, blocks, xq + row * blocks * kActivationBytes, upper, lower, acc);
-      for (int r = 0; r < rows; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
+      f32x16 acc[count];
+      for (int r = 0; r < count; ++r) acc[r] = zero_f();
+      split_panel_times_tile<count>(at, blocks, xq + row * blocks * kActivationBytes, upper, lower, acc);
+      for (int r = 0; r < count; ++r) write_outputs(acc[r], w, row + r, 16 * panel);
     });
 }
 
-void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq) {
-  if (w.lower) return split_panel(a, w, panel, xq);
+void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, RowRange rows) {
+  if (w.lower) return split_panel(a, w, panel, xq, rows);
   if (w.in_pairs) return a.pairs->panel(a, w, panel, xq + a.pairs_at);
   switch (static_cast<Format>(w.format)) {
-    case Format::F32: return float_panel<Format::F32>(a, w, panel);
-    case Format::F16: return float_panel<Format::F16>(a, w, panel);
-    case Format::BF16: return float_panel<Format::BF16>(a, w, panel);
+    case Format::F32: return float_panel<Format::F32>(a, w, panel, rows);
+    case Format::F16: return float_panel<Format::F16>(a, w, panel, rows);
+    case Format::BF16: return float_panel<Format::BF16>(a, w, panel, rows);
 #define PELLUCID_FORMAT(name) \
-  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, xq);
+  case Format::name: return quantised_panel<Packed<Format::name>>(a, w, panel, xq, rows);
       PELLUCID_FORMAT(Q4_0)
       PELLUCID_FORMAT(Q4_1)
       PELLUCID_FORMAT(Q5_0)
@@ -272,7 +274,7 @@ void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64
 void quantise(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const QuantiseArgs*>(arguments);
   const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows, row_bytes = a.inputs / 32 * kActivationBytes;
-  for (int64_t begin, end; worker.take(tiles, 1, begin, end);)
+  for (int64_t begin, end; worker.take_near(tiles, 1, begin, end);)
     quantise_tile(a.x + begin * kTileRows * a.inputs, a.inputs, rows_of_tile(a.rows, begin),
                   a.out + begin * kTileRows * row_bytes);
 }
@@ -287,16 +289,27 @@ void linear(const void* arguments, Worker& worker) {
     if (a.pairs) a.pairs->round_row(a.x, a.inputs, own + a.pairs_at);
     xq = own;
   }
-  int64_t total = 0;
-  for (int i = 0; i < a.num_weights; ++i) total += a.weight[i].num_panels;
-  for (int64_t begin, end; worker.take_share(total, a.step, begin, end);) {
+  int64_t panels = 0;
+  for (int i = 0; i < a.num_weights; ++i) panels += a.weight[i].num_panels;
+  const auto some_panels = [&](int64_t begin, int64_t end, RowRange rows) {
     int64_t first = 0;  // of the current weight
     for (int i = 0; i < a.num_weights; ++i) {
       const PackedWeight& w = a.weight[i];
       for (int64_t p = begin > first ? begin : first; p < end && p < first + w.num_panels; ++p)
-        one_panel(a, w, p - first, xq);
+        one_panel(a, w, p - first, xq, rows);
       first += w.num_panels;
     }
+  };
+  int64_t begin, end;
+  if (a.row_groups == 1) {
+    while (worker.take_share(panels, a.step, begin, end)) some_panels(begin, end, {0, a.rows});
+    return;
+  }
+  const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows;
+  while (worker.take_near(a.row_groups * panels, 1, begin, end)) {
+    const int64_t group = begin / panels, panel = begin % panels;
+    const int64_t last = tiles * (group + 1) / a.row_groups * kTileRows;
+    some_panels(panel, panel + 1, {tiles * group / a.row_groups * kTileRows, last < a.rows ? last : a.rows});
   }
 }
 

@@ -60,7 +60,7 @@ inline int64_t step_of(int64_t width) { return width >= kElementsAtATime ? 1 : k
 
 void rms_norm(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const NormArgs*>(arguments);
-  for (int64_t begin, end; worker.take(a.groups, step_of(a.width), begin, end);)
+  for (int64_t begin, end; worker.take_near(a.groups, step_of(a.width), begin, end);)
     for (int64_t g = begin; g < end; ++g) {
       const float* x = a.x + g * a.width;
       const float mean = sum_of_squares(x, a.width) / static_cast<float>(a.width);
@@ -71,7 +71,7 @@ void rms_norm(const void* arguments, Worker& worker) {
 
 void layer_norm(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const NormArgs*>(arguments);
-  for (int64_t begin, end; worker.take(a.groups, step_of(a.width), begin, end);)
+  for (int64_t begin, end; worker.take_near(a.groups, step_of(a.width), begin, end);)
     for (int64_t g = begin; g < end; ++g) {
       const float* x = a.x + g * a.width;
       float* out = a.out + g * a.width;
@@ -88,7 +88,7 @@ void layer_norm(const void* arguments, Worker& worker) {
 void rope(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const RopeArgs*>(arguments);
   const int64_t half = a.rotary / 2, width = a.heads * a.head_dim;
-  for (int64_t begin, end; worker.take(a.rows, step_of(width), begin, end);)
+  for (int64_t begin, end; worker.take_near(a.rows, step_of(width), begin, end);)
     for (int64_t row = begin; row < end; ++row) {
       const float* c = a.cosines + a.positions[row] * half;
       const float* s = a.sines + a.positions[row] * half;
@@ -114,7 +114,7 @@ void rope(const void* arguments, Worker& worker) {
 void glu(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const GluArgs*>(arguments);
   const auto kind = static_cast<Activation>(a.activation);
-  for (int64_t begin, end; worker.take_share(a.size, 1024, begin, end);) {
+  for (int64_t begin, end; worker.take_near(a.size, kElementsAtATime / 2, begin, end);) {
     const float* gate = a.gate + begin;
     const float* up = a.up ? a.up + begin : gate;
     float* out = a.out + begin;
@@ -139,7 +139,7 @@ void add(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const AddArgs*>(arguments);
   const bool repeat = a.period < a.size;
   const int64_t width = repeat ? a.period : a.size, step = repeat ? a.period : kElementsAtATime;
-  for (int64_t begin, end; worker.take(a.size, step, begin, end);)
+  for (int64_t begin, end; worker.take_near(a.size, step, begin, end);)
     map(a.x + begin, a.y + begin % width, a.out + begin, end - begin, [](f32x16 x, f32x16 y) { return add(x, y); });
 }
 
