@@ -15,7 +15,7 @@ import numpy as np
 from pellucid import LLM
 from pellucid.types import Float32
 
-FORMATS = ("f16", "bf16", "q8_0")
+FORMATS = ("f16", "i16", "bf16", "q8_0")
 
 
 def log_softmax(row: Float32) -> np.ndarray:

@@ -4,8 +4,7 @@
 // What a run gives depends on the query, its window and the cache alone: not on which queries share the reading, nor
 // on which thread does it. Positions that a query does not see are not added, not even as zeros.
 // Milakov and Gimelshein 2018 (arXiv 1805.02867); Dao et al. 2022 (arXiv 2205.14135).
-#include "kernels/attention_run.h"
-
+#include "kernels/attention_i16.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
 
@@ -69,6 +68,8 @@ void pack_queries(const AttentionArgs& a, const Tile& tile, const Workspace& ws)
     if (a.format == KvFormat::kQ8_0) {
       round_query(q, a.head_dim, n, i - at, scale, ws.rounded + at * blocks * kQ8Block, ws.rounded_scale + at * blocks,
                   ws.offset + at * blocks);
+    } else if (a.format == KvFormat::kI16) {
+      ws.step[i] = round_row(q, a.head_dim, kQuerySteps, ws.steps + i * padded(a.head_dim)) * scale;
     } else {
       float* to = ws.query + at * a.head_dim + (i - at);
       for (int64_t d = 0; d < a.head_dim; ++d) to[d * n] = q[d] * scale;
@@ -81,6 +82,9 @@ struct Chunk {
   const uint8_t* group[kChunkGroups];
   const uint8_t* ahead[kChunkGroups];
 };
+
+// 16-bit floats: many queries read a float32 copy.
+template <KvFormat F> constexpr bool kIsShort = F == KvFormat::kF16 || F == KvFormat::kBf16;
 
 template <KvFormat F> struct Reader {
   const AttentionArgs& a;
@@ -159,6 +163,8 @@ template <KvFormat F> void score_block(const AttentionArgs& a, const Tile& tile,
       if constexpr (F == KvFormat::kQ8_0)
         score_q8<N, G>(ws.rounded + at * blocks * kQ8Block, ws.rounded_scale + at * blocks, ws.offset + at * blocks,
                        c.group + g, next, a.head_dim, out);
+      else if constexpr (F == KvFormat::kI16)
+        score_i16<N, G>(ws.steps + at * padded(a.head_dim), ws.step + at, c.group + g, next, a.head_dim, out);
       else score<F, N, G>(ws.query + at * a.head_dim, c.group + g, next, a.head_dim, out);
     };
     constexpr int kWide = F == KvFormat::kQ8_0 ? (wide<N>() + 1) / 2 : wide<N>();
@@ -204,6 +210,28 @@ template <KvFormat F> void gather_block(const AttentionArgs& a, const Tile& tile
     if (to[i] > hi) gather_queries<F>(a, ws, at + i, 1, c, most(from[i], hi) - start, to[i] - start, false, weights);
 }
 
+// The same on int16: a query's weights are zero where it does not see, and zeros change no sum.
+void gather_block_i16(const AttentionArgs& a, const Tile& tile, const Workspace& ws, int block, const Chunk& c,
+                      int64_t start, int64_t from, int64_t to, bool ahead, const float* weights) {
+  const int n = block_size(tile, block), at = block * kBlock;
+  if (from >= to) return;
+  for (int i = at; i < at + n; ++i)
+    ws.weight_step[i] = round_weights(weights + i * kRun, c.group, start, from, to, tile.first[i], tile.last[i],
+                                      ws.weights + i * kChunk);
+  const int64_t width = padded(a.head_dim), stride = a.partial_floats();
+  with_count(n, [&]<int N>() {
+    float* sums = ws.partials + at * stride + 2;
+    const auto some = [&]<int V>(int64_t d) {
+      gather_i16<N, V>(ws.weights + at * kChunk, ws.weight_step + at, c.group, ahead ? c.ahead : nullptr, from, to,
+                       a.head_dim, d, sums + d, stride);
+    };
+    constexpr int kWide = wide<N>();
+    int64_t d = 0;
+    for (; d + 16 * kWide <= width; d += 16 * kWide) some.template operator()<kWide>(d);
+    for (; d < width; d += 16) some.template operator()<1>(d);
+  });
+}
+
 // Run `run` for all queries: their partial results in ws.partials. Queries that see nothing of it get a sum of 0.
 template <KvFormat F> void attend_run(const AttentionArgs& a, const Tile& tile, int64_t kv_head, int64_t run, const Workspace& ws) {
   const int64_t run_begin = run * kRun, run_end = run_begin + kRun, stride = a.partial_floats();
@@ -214,7 +242,9 @@ template <KvFormat F> void attend_run(const AttentionArgs& a, const Tile& tile, 
     first = least(first, tile.first[i]);
     last = most(last, tile.last[i]);
   }
-  const int64_t begin = most(first, run_begin) / 16 * 16, end = least(last / 16 * 16 + 16, run_end);
+  // Weights that are rounded together begin at a multiple of kChunk, whoever shares the reading.
+  constexpr int64_t kAligned = F == KvFormat::kI16 ? kChunk : kPositionGroup;
+  const int64_t begin = most(first, run_begin) / kAligned * kAligned, end = least(last / 16 * 16 + 16, run_end);
   const Reader<F> reader{a, tile, kv_head, begin, end, ws};
   // Positions of a chunk, in groups, that a block of queries sees.
   auto seen = [&](int block, int64_t start, int64_t count, int64_t& from, int64_t& to) {
@@ -229,12 +259,13 @@ template <KvFormat F> void attend_run(const AttentionArgs& a, const Tile& tile, 
   for (int64_t start = begin; start < end; start += kChunk) {
     const int64_t count = reader.groups(start);
     Chunk c = reader.keys(start);
-    if (F != KvFormat::kF32 && F != KvFormat::kQ8_0 && many) reader.convert_keys(c, count);
+    if constexpr (kIsShort<F>)
+      if (many) reader.convert_keys(c, count);
     for (int block = 0; block < blocks; ++block) {
       int64_t from, to;
       seen(block, start, count, from, to);
       float* scores = ws.scores + (start - run_begin);
-      if (many && F != KvFormat::kQ8_0) score_block<KvFormat::kF32>(a, tile, ws, block, c, from, to, false, scores);
+      if (many && kIsShort<F>) score_block<KvFormat::kF32>(a, tile, ws, block, c, from, to, false, scores);
       else score_block<F>(a, tile, ws, block, c, from, to, !many && block == 0, scores);
     }
   }
@@ -247,12 +278,20 @@ template <KvFormat F> void attend_run(const AttentionArgs& a, const Tile& tile, 
   for (int64_t start = begin; start < end; start += kChunk) {
     const int64_t count = reader.groups(start), stop = start + count * 16;
     Chunk c = reader.values(start);
-    if (F == KvFormat::kQ8_0) reader.load_value_scales(c, count);
-    if (F != KvFormat::kF32 && many) reader.convert_values(c, count);
     const float* weights = ws.scores + (start - run_begin);
-    for (int block = 0; block < blocks; ++block)
-      if (many) gather_block<KvFormat::kF32>(a, tile, ws, block, c, start, stop, false, weights);
-      else gather_block<F>(a, tile, ws, block, c, start, stop, block == 0, weights);
+    if constexpr (F == KvFormat::kI16) {
+      for (int block = 0; block < blocks; ++block) {
+        int64_t from, to;
+        seen(block, start, count, from, to);
+        gather_block_i16(a, tile, ws, block, c, start, from, to, !many && block == 0, weights);
+      }
+    } else {
+      if (F == KvFormat::kQ8_0) reader.load_value_scales(c, count);
+      if (F != KvFormat::kF32 && many) reader.convert_values(c, count);
+      for (int block = 0; block < blocks; ++block)
+        if (many) gather_block<KvFormat::kF32>(a, tile, ws, block, c, start, stop, false, weights);
+        else gather_block<F>(a, tile, ws, block, c, start, stop, block == 0, weights);
+    }
   }
 }
 
@@ -262,6 +301,7 @@ void attend(const AttentionArgs& a, const Tile& tile, int64_t kv_head, int64_t r
     case KvFormat::kF16: return attend_run<KvFormat::kF16>(a, tile, kv_head, run, ws);
     case KvFormat::kBf16: return attend_run<KvFormat::kBf16>(a, tile, kv_head, run, ws);
     case KvFormat::kQ8_0: return attend_run<KvFormat::kQ8_0>(a, tile, kv_head, run, ws);
+    case KvFormat::kI16: return attend_run<KvFormat::kI16>(a, tile, kv_head, run, ws);
   }
 }
 

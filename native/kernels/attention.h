@@ -14,24 +14,36 @@ inline constexpr int kChunk = kChunkGroups * kPositionGroup;
 inline constexpr int64_t kMaxHeadDim = 1024;
 
 // Order as in `KV_FORMATS` of pellucid/capacity.py.
-enum class KvFormat : int { kF32, kF16, kBf16, kQ8_0 };
-inline constexpr int kNumKvFormats = 4;
+enum class KvFormat : int { kF32, kF16, kBf16, kQ8_0, kI16 };
+inline constexpr int kNumKvFormats = 5;
 inline constexpr int64_t kQ8Block = 32;        // values of head_dim that share one float16 scale
 inline constexpr int64_t kQ8GroupBytes = 544;  // 16 positions of one block: 16 scales and 16 * 32 int8
+
+// i16: a position's values of one head are integers within +-kKvSteps times one float32 scale. Sums of integers stay
+// below 2^31, so they are exact whatever their order: kDotDims products of a query and a key, and 16 of weights and values.
+inline constexpr int32_t kKvSteps = 8191, kQuerySteps = 4095, kWeightSteps = 16383;
+inline constexpr int64_t kDotDims = 64;
+static_assert(int64_t{kKvSteps} * kQuerySteps * kDotDims < int64_t{1} << 31);
+static_assert(int64_t{kKvSteps} * kWeightSteps * kPositionGroup < int64_t{1} << 31);
 
 constexpr int64_t q8_blocks(int64_t head_dim) { return (head_dim + kQ8Block - 1) / kQ8Block; }
 // V rows and partial results are padded to whole vectors.
 constexpr int64_t padded(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+constexpr int64_t even(int64_t head_dim) { return (head_dim + 1) / 2 * 2; }
 constexpr int64_t value_bytes(KvFormat f) { return f == KvFormat::kF32 ? 4 : 2; }
 
 // Bytes of one group of 16 positions of one KV head.
 //   K, floats: [head_dim][16].            V, floats: [16][padded head_dim].
 //   K, q8_0: for each block of 32 values float16 scale[16]; uint8 [8][16][4], value + 128, zeros past head_dim.
 //   V, q8_0: float16 scale[blocks][16]; int8 [16][blocks * 32].
+//   K, i16: float32 scale[16]; int16 [even head_dim / 2][16][2]. V, i16: float32 scale[16]; int16 [8][padded head_dim][2],
+//   positions 2 i and 2 i + 1 beside one another.
 constexpr int64_t key_group_bytes(KvFormat f, int64_t head_dim) {
+  if (f == KvFormat::kI16) return 64 + even(head_dim) * 32;
   return f == KvFormat::kQ8_0 ? q8_blocks(head_dim) * kQ8GroupBytes : head_dim * 16 * value_bytes(f);
 }
 constexpr int64_t value_group_bytes(KvFormat f, int64_t head_dim) {
+  if (f == KvFormat::kI16) return 64 + padded(head_dim) * 32;
   return f == KvFormat::kQ8_0 ? q8_blocks(head_dim) * kQ8GroupBytes : padded(head_dim) * 16 * value_bytes(f);
 }
 
@@ -99,6 +111,10 @@ struct Workspace {
   int8_t* rounded;       // q8_0: [block of queries][head_dim / 4][queries of the block][4]
   float* rounded_scale;  // q8_0: [block of queries][block of 32][queries of the block], times scale and log2(e)
   int32_t* offset;       // q8_0: the same, -128 * sum
+  int16_t* steps;        // i16: [queries][even head_dim], zeros where a tail is padded
+  float* step;           // i16: [queries] what one of them is, times scale and log2(e)
+  int16_t* weights;      // i16: [queries][kChunk] of a chunk's positions, times their values' scales
+  float* weight_step;    // i16: [queries]
 
   static size_t lay_out(int64_t head_dim, uint8_t* memory, Workspace* ws) {
     const int64_t n = kTileQueries, width = padded(head_dim), blocks = q8_blocks(head_dim);
@@ -118,6 +134,10 @@ struct Workspace {
     take(&w->rounded, n * blocks * kQ8Block);
     take(&w->rounded_scale, n * blocks);
     take(&w->offset, n * blocks);
+    take(&w->steps, n * width);
+    take(&w->step, n);
+    take(&w->weights, n * kChunk);
+    take(&w->weight_step, n);
     return used;
   }
 };

@@ -1,7 +1,7 @@
 // Writes K and V of a pass into the cache, rounded to its format.
 #include <cstring>
 
-#include "kernels/attention.h"
+#include "kernels/attention_i16.h"
 #include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
@@ -74,6 +74,17 @@ void write_q8(const float* k, const float* v, int64_t head_dim, int64_t lane, ui
   }
 }
 
+void write_i16(const float* k, const float* v, int64_t head_dim, int64_t lane, uint8_t* keys, uint8_t* values) {
+  int16_t q[kMaxHeadDim];
+  const float key_scale = round_row(k, head_dim, kKvSteps, q);
+  std::memcpy(keys + lane * 4, &key_scale, 4);
+  for (int64_t d = 0; d < head_dim; d += 2) std::memcpy(keys + 64 + d * 32 + lane * 4, q + d, 4);
+  const float value_scale = round_row(v, head_dim, kKvSteps, q);
+  std::memcpy(values + lane * 4, &value_scale, 4);
+  uint8_t* to = values + 64 + lane / 2 * padded(head_dim) * 4 + lane % 2 * 2;
+  for (int64_t d = 0; d < padded(head_dim); ++d) std::memcpy(to + d * 4, q + d, 2);
+}
+
 }  // namespace
 
 void attention_write(const void* arguments, Worker& worker) {
@@ -82,7 +93,8 @@ void attention_write(const void* arguments, Worker& worker) {
   const auto write = a.format == KvFormat::kF32   ? write_floats<KvFormat::kF32>
                      : a.format == KvFormat::kF16 ? write_floats<KvFormat::kF16>
                      : a.format == KvFormat::kBf16 ? write_floats<KvFormat::kBf16>
-                                                   : write_q8;
+                     : a.format == KvFormat::kQ8_0 ? write_q8
+                                                   : write_i16;
   // A turn is neighbouring rows of one head: a key's values lie among those of 15 other positions, in lines that two
   // threads should not write by turns. Few rows are mostly of different sequences, and are shared out more finely.
   const int64_t step = a.rows > 4 * kPositionGroup ? kPositionGroup : kPositionGroup / 2, parts = (a.rows + step - 1) / step;

@@ -94,6 +94,10 @@ inline void store_i8(int8_t* p, i32x16 x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), b);
 }
 
+inline void store_i16(int16_t* p, i32x16 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xD8));
+}
+
 inline u8x64 load64(const uint8_t* p) {
   return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))};
@@ -147,6 +151,13 @@ inline i32x16 dot4_wide(i32x16 acc, u8x64 w, const int8_t* a) {
   __m256i pa = _mm256_maddubs_epi16(_mm256_abs_epi8(w.a), _mm256_sign_epi8(x, w.a));
   __m256i pb = _mm256_maddubs_epi16(_mm256_abs_epi8(w.b), _mm256_sign_epi8(x, w.b));
   return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(pa, one)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(pb, one))};
+}
+// acc[lane] += sum of two products of int16: w[2 lane + i] * a[i]. Exact.
+inline i32x16 dot2(i32x16 acc, u8x64 w, const int16_t* a) {
+  int32_t two;
+  std::memcpy(&two, a, 4);
+  const __m256i x = _mm256_set1_epi32(two);
+  return {_mm256_add_epi32(acc.a, _mm256_madd_epi16(w.a, x)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(w.b, x))};
 }
 
 inline float reduce_add(f32x16 x) {

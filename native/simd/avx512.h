@@ -70,6 +70,10 @@ inline void store_i8(int8_t* p, i32x16 a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
 }
 
+inline void store_i16(int16_t* p, i32x16 a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(a.v));
+}
+
 inline u8x64 load64(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
 // unsigned bytes that hold value + 128 as signed ones, or back
 inline u8x64 flip_high_bits(u8x64 a) { return {_mm512_xor_si512(a.v, _mm512_set1_epi8(-128))}; }
@@ -108,6 +112,14 @@ inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* a) {
   return {_mm512_dpbusd_epi32(acc.v, w.v, _mm512_set1_epi32(x))};
 }
 inline i32x16 dot4_wide(i32x16 acc, u8x64 w, const int8_t* a) { return dot4(acc, w, a); }
+// acc[lane] += sum of two products of int16: w[2 lane + i] * a[i]. Exact.
+// Around the intrinsic GCC 12 copies each of many sums, and keeps the copies in memory: twice as slow.
+inline i32x16 dot2(i32x16 acc, u8x64 w, const int16_t* a) {
+  int32_t x;
+  std::memcpy(&x, a, 4);
+  asm("vpdpwssd %2, %1, %0" : "+v"(acc.v) : "v"(w.v), "v"(_mm512_set1_epi32(x)));
+  return acc;
+}
 
 // Fixed tree: lanes i and i + 8, then i and i + 4, i + 2, i + 1.
 inline float reduce_add(f32x16 a) {

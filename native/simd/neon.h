@@ -89,6 +89,10 @@ inline void store_i8(int8_t* p, i32x16 a) {
   vst1q_s8(p, vcombine_s8(vmovn_s16(lo), vmovn_s16(hi)));
 }
 
+inline void store_i16(int16_t* p, i32x16 a) {
+  for (int i = 0; i < 4; ++i) vst1_s16(p + 4 * i, vmovn_s32(a.v[i]));
+}
+
 inline u8x64 load64(const uint8_t* p) { PELLUCID_PARTS(u8x64, vld1q_u8(p + 16 * i)); }
 // unsigned bytes that hold value + 128 as signed ones, or back
 inline u8x64 flip_high_bits(u8x64 a) { PELLUCID_PARTS(u8x64, veorq_u8(a.v[i], vdupq_n_u8(0x80))); }
@@ -124,6 +128,17 @@ inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* a) {
   PELLUCID_PARTS(i32x16, vdotq_s32(acc.v[i], vreinterpretq_s8_u8(w.v[i]), x));
 }
 inline i32x16 dot4_wide(i32x16 acc, u8x64 w, const int8_t* a) { return dot4(acc, w, a); }
+// acc[lane] += sum of two products of int16: w[2 lane + i] * a[i]. Exact.
+inline i32x16 dot2(i32x16 acc, u8x64 w, const int16_t* a) {
+  int32_t two;
+  std::memcpy(&two, a, 4);
+  const int16x8_t x = vreinterpretq_s16_s32(vdupq_n_s32(two));
+  for (int i = 0; i < 4; ++i) {
+    const int16x8_t y = vreinterpretq_s16_u8(w.v[i]);
+    acc.v[i] = vaddq_s32(acc.v[i], vpaddq_s32(vmull_s16(vget_low_s16(y), vget_low_s16(x)), vmull_high_s16(y, x)));
+  }
+  return acc;
+}
 
 inline float reduce_add(f32x16 a) {
   float32x4_t s0 = vaddq_f32(a.v[0], a.v[2]), s1 = vaddq_f32(a.v[1], a.v[3]);

@@ -88,6 +88,9 @@ inline i32x16 load_i8_to_i32(const int8_t* p) { PELLUCID_LANES(i32x16, p[i]); }
 inline void store_i8(int8_t* p, i32x16 a) {
   for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.v[i]);
 }
+inline void store_i16(int16_t* p, i32x16 a) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int16_t>(a.v[i]);
+}
 
 template <class F> inline u8x64 bytes(F f) {
   u8x64 r;
@@ -131,6 +134,13 @@ inline i32x16 dot4(i32x16 acc, u8x64 w, const int8_t* a) {
 inline i32x16 dot4_wide(i32x16 acc, u8x64 w, const int8_t* a) {
   for (int i = 0; i < 16; ++i)
     for (int j = 0; j < 4; ++j) acc.v[i] += static_cast<int8_t>(w.v[4 * i + j]) * a[j];
+  return acc;
+}
+// acc[lane] += sum of two products of int16: w[2 lane + i] * a[i]. Exact.
+inline i32x16 dot2(i32x16 acc, u8x64 w, const int16_t* a) {
+  int16_t x[32];
+  std::memcpy(x, w.v, 64);
+  for (int i = 0; i < 16; ++i) acc.v[i] += x[2 * i] * a[0] + x[2 * i + 1] * a[1];
   return acc;
 }
 

@@ -14,7 +14,7 @@ from pellucid.settings import CALLER, MACHINE, MODEL_FILE
 if TYPE_CHECKING:
     from pellucid.types import LayerSpec
 
-KV_FORMATS = ("f32", "f16", "bf16", "q8_0")  # as in ops/base.py
+KV_FORMATS = ("f32", "f16", "bf16", "q8_0", "i16")  # as in ops/base.py
 _MEMORY_SHARE = 4  # without `kv_memory`, the pool takes at most a quarter of the machine's memory
 
 
@@ -37,12 +37,15 @@ class Capacity:
 def kv_bytes_per_token(layers: Sequence[LayerSpec], kv_format: str) -> int:
     """K and V of one position over all layers, in bytes, padding included.
 
-    Floats: V is padded to 16 values a head. q8_0: K and V are padded to blocks of 32, of 34 bytes each.
+    Floats and i16: V is padded to 16 values a head; i16: K to 2, and both have a scale of 4 bytes. q8_0: K and V are
+    padded to blocks of 32, of 34 bytes each.
     """
     total = 0
     for layer in layers:
         if kv_format == "q8_0":
             head = 2 * 34 * -(-layer.head_dim // 32)
+        elif kv_format == "i16":
+            head = 8 + 2 * (-(-layer.head_dim // 2) * 2 + -(-layer.head_dim // 16) * 16)
         else:
             head = (layer.head_dim + -(-layer.head_dim // 16) * 16) * (4 if kv_format == "f32" else 2)
         total += layer.num_kv_heads * head

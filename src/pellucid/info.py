@@ -140,8 +140,9 @@ def size(num_bytes: int) -> str:
 
 def automatic_kv_format(formats: Mapping[str, Any]) -> str:
     """kv_format="auto": K and V in float32 for float checkpoints, so that nothing is rounded that the model's
-    author did not round; in float16 for quantised ones, whose weights carry far larger rounding."""
-    return "f32" if all(name in ("F32", "F16", "BF16") for name in formats) else "f16"
+    author did not round; as i16 (integers of 14 bits) for quantised ones, whose activations, integers of 8 bits, carry
+    far larger rounding."""
+    return "f32" if all(name in ("F32", "F16", "BF16") for name in formats) else "i16"
 
 
 def weight_formats(checkpoint: Checkpoint) -> dict[str, FormatShare]:

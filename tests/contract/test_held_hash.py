@@ -18,7 +18,7 @@ from pellucid.sampling.params import SamplingParams
 from pellucid.weights.checkpoint import open_checkpoint
 
 BLOCK, LENGTH = 16, 70  # longer than the windows of the TINY models that have one
-FORMATS = ["f32", "f16", "bf16", "q8_0"]
+FORMATS = ["f32", "f16", "bf16", "q8_0", "i16"]
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_one_hash_by_hand(folder, name, kv_format):
     assert len(hashes) == 1
 
 
-@pytest.mark.parametrize("kv_format", ["f32", "q8_0"])
+@pytest.mark.parametrize("kv_format", ["f32", "q8_0", "i16"])
 @pytest.mark.parametrize("name", list(models))
 def test_eviction_and_preemption_change_nothing(folder, name, kv_format):
     """Twelve blocks for three held sequences and four requests: all lose theirs again and again."""

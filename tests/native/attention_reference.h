@@ -17,9 +17,10 @@ struct AttentionCase {
   KvFormat format;
 };
 
-// A vector and, for each value, how far at most it was moved.
+// A vector and, for each value, how far at most it was moved. weighed: of an output, by how much the rounding of the
+// weights themselves may move it (i16).
 struct Rounded {
-  std::vector<double> values, moved;
+  std::vector<double> values, moved, weighed = {};
 };
 
 // The nearest float16, ties to even, from its definition: 11 significant bits, exponents from -14 on.
@@ -54,6 +55,22 @@ inline Rounded round_q8(const std::vector<float>& x, int64_t width, bool half_sc
   return r;
 }
 
+// Rows of `width` values within +-steps times one scale: half a step at most.
+inline Rounded round_steps(const std::vector<float>& x, int64_t width, int32_t steps) {
+  Rounded r{std::vector<double>(x.size()), std::vector<double>(x.size())};
+  for (size_t row = 0; row < x.size(); row += static_cast<size_t>(width)) {
+    const size_t end = row + static_cast<size_t>(width);
+    float largest = 0;
+    for (size_t i = row; i < end; ++i) largest = std::max(largest, std::fabs(x[i]));
+    const float step = largest / static_cast<float>(steps), inverse = static_cast<float>(steps) / largest;
+    for (size_t i = row; i < end; ++i) {
+      r.values[i] = static_cast<double>(std::nearbyint(x[i] * inverse)) * static_cast<double>(step);
+      r.moved[i] = 0.502 * static_cast<double>(step);  // and the last bits of float32 beside 8191 steps
+    }
+  }
+  return r;
+}
+
 // bits: of the significand, with the one that is not stored. Test values are far from subnormal.
 inline Rounded round_float(const std::vector<float>& x, KvFormat format) {
   Rounded r{std::vector<double>(x.size()), std::vector<double>(x.size())};
@@ -74,6 +91,8 @@ struct AttentionInputs {
 
 inline AttentionInputs round_inputs(const AttentionCase& c, const std::vector<float>& q, const std::vector<float>& k,
                                     const std::vector<float>& v) {
+  if (c.format == KvFormat::kI16)
+    return {round_steps(q, c.head_dim, kQuerySteps), round_steps(k, c.head_dim, kKvSteps), round_steps(v, c.head_dim, kKvSteps)};
   if (c.format == KvFormat::kQ8_0) return {round_q8(q, c.head_dim, false), round_q8(k, c.head_dim, true), round_q8(v, c.head_dim, true)};
   return {round_float(q, KvFormat::kF32), round_float(k, c.format), round_float(v, c.format)};
 }
@@ -86,6 +105,7 @@ inline AttentionInputs round_inputs(const AttentionCase& c, const std::vector<fl
 inline Rounded attend_in_double(const AttentionCase& c, const AttentionInputs& in, double scale) {
   Rounded out{std::vector<double>(static_cast<size_t>(c.positions * c.heads * c.head_dim)), {}};
   out.moved.resize(out.values.size());
+  out.weighed.resize(out.values.size());
   const int64_t group = c.heads / c.kv_heads, dims = c.head_dim;
   for (int64_t p = 0; p < c.positions; ++p)
     for (int64_t h = 0; h < c.heads; ++h) {
@@ -126,6 +146,22 @@ inline Rounded attend_in_double(const AttentionCase& c, const AttentionInputs& i
           greatest = std::max(greatest, in.v.moved[v]);
         }
         bound[d] += greatest;
+      }
+      if (c.format != KvFormat::kI16) continue;
+      // Products of a weight and its value's step, of which the greatest of a chunk is kWeightSteps steps: half a step.
+      for (int64_t chunk = first / kChunk * kChunk; chunk <= p; chunk += kChunk) {
+        const int64_t from = std::max(first, chunk), to = std::min(p + 1, chunk + kChunk);
+        const auto step_of = [&](int64_t j) {
+          double largest = 0;
+          for (int64_t d = 0; d < dims; ++d) largest = std::max(largest, std::fabs(in.v.values[at(j) + static_cast<size_t>(d)]));
+          return largest / kKvSteps;
+        };
+        double greatest = 0;
+        for (int64_t j = from; j < to; ++j) greatest = std::max(greatest, weight[static_cast<size_t>(j - first)] * step_of(j));
+        for (int64_t j = from; j < to; ++j)
+          for (int64_t d = 0; d < dims; ++d)
+            out.weighed[begin + static_cast<size_t>(d)] +=
+                0.501 * greatest / kWeightSteps * std::fabs(in.v.values[at(j) + static_cast<size_t>(d)]) / step_of(j);
       }
     }
   return out;

@@ -393,7 +393,7 @@ void check_attention(const std::string& what, const AttentionCase& c, const std:
   double worst = 0, farthest = 0, share = 0;
   for (size_t i = 0; i < out.size(); ++i) {
     const double error = std::fabs(out[i] - rounded.values[i]), distance = std::fabs(out[i] - exact.values[i]);
-    const double slack = kTolerance * (1 + std::fabs(exact.values[i])), bound = rounded.moved[i] + slack;
+    const double slack = kTolerance * (1 + std::fabs(exact.values[i])) + rounded.weighed[i], bound = rounded.moved[i] + slack;
     worst = std::max(worst, error / (1 + std::fabs(exact.values[i])));
     farthest = std::max(farthest, distance);
     share = std::max(share, distance / bound);
@@ -408,12 +408,15 @@ void check_attention(const std::string& what, const AttentionCase& c, const std:
 }
 
 void test_attention(Runner& twin, Runner& runner, const std::string& name) {
-  constexpr auto kF32 = KvFormat::kF32, kF16 = KvFormat::kF16, kBf16 = KvFormat::kBf16, kQ8 = KvFormat::kQ8_0;
+  constexpr auto kF32 = KvFormat::kF32, kF16 = KvFormat::kF16, kBf16 = KvFormat::kBf16, kQ8 = KvFormat::kQ8_0,
+                 kI16 = KvFormat::kI16;
   const AttentionCase cases[] = {
       {4, 1, 64, 0, 300, 32, kF16},  {3, 3, 16, 0, 70, 16, kF32},     {9, 3, 64, 100, 530, 32, kF32},
       {12, 1, 32, 0, 40, 64, kF16},  {2, 2, 20, 33, 300, 32, kF32},   {8, 2, 256, 40, 90, 256, kF16},
       {7, 1, 80, 0, 270, 32, kBf16}, {9, 3, 64, 100, 530, 32, kQ8},   {2, 2, 20, 33, 300, 32, kQ8},
       {50, 1, 8, 0, 300, 32, kF16},  {4, 1, 256, 300, 600, 64, kQ8},  {1, 1, 1, 0, 40, 16, kBf16},
+      {9, 3, 64, 100, 530, 32, kI16}, {2, 2, 21, 33, 300, 32, kI16},  {4, 1, 256, 300, 600, 64, kI16},
+      {50, 1, 8, 0, 300, 32, kI16},   {1, 1, 1, 0, 40, 16, kI16},     {7, 1, 80, 0, 270, 32, kI16},
   };
   for (const AttentionCase& c : cases) {
     const auto q = random_floats(static_cast<size_t>(c.positions * c.heads * c.head_dim)),

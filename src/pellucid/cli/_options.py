@@ -92,8 +92,8 @@ _LOAD_OPTIONS = (
         metavar="FORMAT",
         default="auto",
         show_default=True,
-        help="K and V in memory: f32, f16, bf16, q8_0 (half of f16, less exact), or auto: f32 for float models, "
-        "f16 for quantised ones.",
+        help="K and V in memory: f32, f16, bf16, q8_0 (half of f16, less exact), i16 (as f16, faster), or auto: "
+        "f32 for float models, i16 for quantised ones.",
     ),
     click.option(
         "--activations", type=click.Choice(ACTIVATIONS), default="f32", show_default=True, help=BF16_HELP

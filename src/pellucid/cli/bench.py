@@ -70,7 +70,7 @@ Examples:
     type=click.Choice(["auto", *KV_FORMATS]),
     metavar="FORMAT",
     show_default="auto",
-    help="K and V in memory: auto, f32, f16, bf16 or q8_0.",
+    help="K and V in memory: auto, f32, f16, bf16, q8_0 or i16.",
 )
 @click.option(
     "--activations",

@@ -32,7 +32,7 @@ Examples:
     metavar="FORMAT",
     default="auto",
     show_default=True,
-    help="K and V to reckon with: auto, f32, f16, bf16 or q8_0.",
+    help="K and V to reckon with: auto, f32, f16, bf16, q8_0 or i16.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(model: str, context: int | None, kv_format: str, as_json: bool) -> None:

@@ -231,7 +231,7 @@ def _settings(begun: Begun, kv_format: str, capacity: Capacity, eos_ids: frozens
             "kv_format",
             kv_format,
             DEFAULT if automatic else options.origin,
-            "auto: f32 for float weights, f16 for quantised ones" if automatic else "",
+            "auto: f32 for float weights, i16 for quantised ones" if automatic else "",
         ),
         given("activations", options.activations or "f32"),
         given(

@@ -8,7 +8,7 @@ from pellucid.errors import UsageError
 from pellucid.glass.captured import Captured
 from pellucid.glass.flow import Capture
 from pellucid.models.base import Model
-from pellucid.ops.reference import round_to_int8, round_to_kv_format
+from pellucid.ops.reference import round_query, round_to_kv_format
 from pellucid.types import Float32
 
 ATTENTION_SITES = ("q", "k")
@@ -31,7 +31,7 @@ def attention_weights(model: Model, captured: Captured, layer: int, kv_format: s
     q, k = captured.at("q", number), captured.at("k", number)
     count = len(k)
     keys = round_to_kv_format(k.reshape(count, kv_heads, head_dim), kv_format).astype(np.float64)
-    rounded = round_to_int8(q.reshape(-1, head_dim)) if kv_format == "q8_0" else q.astype(np.float64)
+    rounded = round_query(q.reshape(-1, head_dim), kv_format)
     queries = rounded.reshape(count, kv_heads, -1, head_dim)  # heads that share one key head together
     scores = np.einsum("pghd,sgd->ghps", queries, keys) * model.attention_scales[number]
     distance = np.arange(count)[:, None] - np.arange(count)[None]

@@ -13,7 +13,7 @@ from pellucid.types import Batch, Float32, Int32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
 # Of K and V: as in capacity.py, which must not import NumPy; in the order of KvFormat in kernels/attention.h.
-KV_FORMATS: Final = ("f32", "f16", "bf16", "q8_0")
+KV_FORMATS: Final = ("f32", "f16", "bf16", "q8_0", "i16")
 
 # The sites of a model's page (Batch.site), in the order of the page. attn_in, mlp_in: after the block's norm. q, k: as
 # attended, after norm and rotation. z: what the heads give, before the output projection. attn_out, mlp_out: what is

@@ -31,7 +31,7 @@ CACHE_LINE: Final = 64
 PACK_BYTES: Final = 2 << 20  # of the file, packed at a time
 PACK_ROWS: Final = 32  # rows are packed in multiples of it
 KV_TYPES: Final[dict[str, type[np.generic]]] = {  # 16-bit floats as their bits
-    "f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "q8_0": np.uint8,
+    "f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "q8_0": np.uint8, "i16": np.uint8,
 }  # fmt: skip
 
 
@@ -96,6 +96,9 @@ class KVCache:
     f32, f16, bf16: K [..., position / 16, head_dim, 16], V [..., position, head_dim padded to 16].
     q8_0: blocks of 32 values along head_dim (the last one padded with zeros), each with a float16 scale:
     K [..., position / 16, block, 544], V [..., position / 16, block * 544]; bytes as in native/kernels/attention.h.
+    i16: integers within +-8191 and one float32 scale for each position and head: K [..., position / 16, 64 bytes of
+    scales and int16 [head_dim / 2, 16, 2]], V [..., position / 16, 64 bytes of scales and int16 [8, head_dim padded
+    to 16, 2]].
     UsageError: an unknown format or block size.
     """
 
@@ -132,6 +135,20 @@ class KVCache:
         """Zero the positions of a block from `first` on. copies: all keys, then all values, [rows, ...]."""
         group, lane = divmod(first, 16)
         half = len(copies) // 2
+        if self.kv_format == "i16":
+            for tensors in (copies[:half], copies[half:]):
+                for tensor in tensors:
+                    tensor[row, :, group, 4 * lane : 64] = 0
+                    tensor[row, :, group + 1 :] = 0
+            for keys, values in zip(copies[:half], copies[half:], strict=True):
+                heads = keys.shape[1]
+                keys[row, :, group, 64:].reshape(heads, -1, 16, 4)[:, :, lane:] = 0
+                part = values[row, :, group, 64:].reshape(
+                    heads, 8, -1, 2, 2
+                )  # pairs of positions, 2 bytes each
+                part[:, (lane + 1) // 2 :] = 0
+                part[:, lane // 2, :, lane % 2 :] = 0
+            return
         if self.kv_format != "q8_0":
             for keys, values in zip(copies[:half], copies[half:], strict=True):
                 keys[row, :, group, :, lane:] = 0
@@ -156,6 +173,12 @@ def _shapes(spec: LayerSpec, block_size: int, kv_format: str) -> tuple[tuple[int
     if kv_format == "q8_0":
         blocks = -(-spec.head_dim // 32)
         return (heads, groups, blocks, 544), (heads, groups, blocks * 544)
+    if kv_format == "i16":
+        return (heads, groups, 64 + -(-spec.head_dim // 2) * 64), (
+            heads,
+            groups,
+            64 + -(-spec.head_dim // 16) * 512,
+        )
     return (heads, groups, spec.head_dim, 16), (heads, block_size, -(-spec.head_dim // 16) * 16)
 
 

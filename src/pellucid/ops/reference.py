@@ -26,6 +26,9 @@ RUN: Final = (
     256  # positions: attention sums within runs [0, 256), [256, 512) ... and merges them in this order
 )
 ACTIVATION_BLOCK: Final = 32  # inputs that share one scale when x is rounded to int8
+KV_STEPS: Final = 8191  # kv_format i16: integers within +-8191 for keys and values, +-4095 for queries
+QUERY_STEPS: Final = 4095
+LEAST_ROUNDED: Final = np.float32(1e-30)  # rows below it become zeros
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,7 @@ class ReferenceOps:
         out[:, :, second] = b * cos + a * sin
         return out.reshape(x.shape)
 
+    # Weights stay as they are: i16 rounds them in the kernels, to 1/16383 of the largest of 64.
     def attention(
         self,
         q: Float32,
@@ -189,9 +193,7 @@ class ReferenceOps:
         grouped = q.reshape(
             len(q), spec.num_kv_heads, -1, spec.head_dim
         )  # heads that share one key head together
-        queries: NDArray[np.floating] = grouped
-        if cache.kv_format == "q8_0":
-            queries = round_to_int8(q.reshape(-1, spec.head_dim)).reshape(grouped.shape)
+        queries = round_query(q.reshape(-1, spec.head_dim), cache.kv_format).reshape(grouped.shape)
         out = np.empty_like(grouped)
         for row in range(len(q)):
             position = int(batch.positions[row])
@@ -239,12 +241,24 @@ def round_to_bf16(x: Float32) -> Float64:
     return np.where(np.abs(rounded) < 2.0**-56, 0.0, rounded)
 
 
+def round_to_steps(x: Float32, steps: int) -> Float32:
+    """x [..., head_dim] as q * scale: scale is max|x| / steps, q the nearest integer to x * (steps / max|x|), ties to
+    even, all of it in float32."""
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    inverse = np.divide(
+        np.float32(steps), largest, out=np.zeros_like(largest), where=largest >= LEAST_ROUNDED
+    )
+    return np.asarray(np.rint(x * inverse) * (largest / np.float32(steps)), np.float32)
+
+
 def round_to_kv_format(x: Float32, kv_format: str) -> Float32:
     """x [..., head_dim] as the cache holds it.
 
     q8_0: in each block of 32 values q * scale, where scale is max|x| / 127 rounded to float16 and q the nearest
-    integer to x * (1 / scale), ties to even, at most 127.
+    integer to x * (1 / scale), ties to even, at most 127. i16: `round_to_steps` of the whole row.
     """
+    if kv_format == "i16":
+        return round_to_steps(x, KV_STEPS)
     if kv_format == "f16":
         with np.errstate(over="ignore"):  # beyond 65504 it is infinity
             return x.astype(np.float16).astype(np.float32)
@@ -263,6 +277,13 @@ def round_to_kv_format(x: Float32, kv_format: str) -> Float32:
     inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale > 0)
     out = np.clip(np.rint(blocks * inverse), -127, 127) * scale
     return np.asarray(out.reshape(padded.shape)[..., :size], np.float32)
+
+
+def round_query(q: Float32, kv_format: str) -> Float64:
+    """q [rows, head_dim] as the products with keys of this format take it."""
+    if kv_format == "q8_0":
+        return round_to_int8(q)
+    return (round_to_steps(q, QUERY_STEPS) if kv_format == "i16" else q).astype(np.float64)
 
 
 def attend(

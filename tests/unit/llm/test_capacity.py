@@ -24,6 +24,9 @@ def test_bytes_per_token():
     assert kv_bytes_per_token(LAYERS, "f32") == 2 * kv_bytes_per_token(LAYERS, "f16") == 96 * 4
     assert kv_bytes_per_token(LAYERS, "bf16") == 96 * 2
     assert kv_bytes_per_token(LAYERS, "q8_0") == 3 * 2 * 34  # 16 values padded to one block of 32
+    assert kv_bytes_per_token([LayerSpec(3, 21)], "i16") == 3 * (
+        (22 + 32) * 2 + 2 * 4
+    )  # padded, and two scales
     assert kv_bytes_per_token([LayerSpec(3, 20)], "f16") == 3 * (20 + 32) * 2  # V is padded to 16
 
 

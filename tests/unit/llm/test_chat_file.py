@@ -66,7 +66,7 @@ def test_saved_and_restored(models: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("template", ["chatml", "trimmed", "reasoning"])
-@pytest.mark.parametrize("kv_format", ["f32", "q8_0"])
+@pytest.mark.parametrize("kv_format", ["f32", "q8_0", "i16"])
 def test_the_history_is_not_computed_again(
     models: Any, tmp_path: Path, template: str, kv_format: str
 ) -> None:

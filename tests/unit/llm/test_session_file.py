@@ -88,7 +88,7 @@ def test_nothing_is_computed_again(llm, tiny_path, saved):
             assert np.array_equal(restored.peek().logits, old.peek().logits)
 
 
-@pytest.mark.parametrize("kv_format", ["f32", "f16", "bf16", "q8_0"])
+@pytest.mark.parametrize("kv_format", ["f32", "f16", "bf16", "q8_0", "i16"])
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_the_file_holds_nothing_of_others(tiny_path, tmp_path, backend, kv_format):
     """The same file whatever the cache held before: a block's last positions may still be somebody else's."""

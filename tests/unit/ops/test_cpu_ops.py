@@ -256,8 +256,10 @@ def test_attention_is_its_twin(
     for chunk, threads in ((400, 3), (100, 2), (11, 1), (11, 2), (1, 2)):
         for a, b in zip(one, run(CpuOps(threads, isa), chunk), strict=True):
             assert np.array_equal(a, b)
+    # The twin does not round the weights of i16: half of 1/16383 of the largest of 64. The kernel test has the bound.
+    tolerance = 1e-3 if kv_format == "i16" else 1e-5
     for a, b in zip(one, want, strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=tolerance)
 
 
 def test_a_rotation_table_grows_to_the_same_values() -> None:

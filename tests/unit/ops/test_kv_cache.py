@@ -29,6 +29,8 @@ def held(cache: KVCache, layer: int, slot: int, head: int) -> tuple[Float32, Flo
     keys, values = cache.keys[layer][block, head], cache.values[layer][block, head]
     if cache.kv_format == "q8_0":
         return _held_q8(keys[inside // 16], values[inside // 16], inside % 16, size)
+    if cache.kv_format == "i16":
+        return _held_i16(keys[inside // 16], values[inside // 16], inside % 16, size)
     k, v = keys[inside // 16, :, inside % 16], values[inside, :size]
     if cache.kv_format == "f16":
         return k.view(np.float16).astype(np.float32), v.view(np.float16).astype(np.float32)
@@ -46,6 +48,13 @@ def _held_q8(keys: Array, values: Array, lane: int, size: int) -> tuple[Float32,
     scales = values[: blocks * 32].view(np.float16).reshape(blocks, 16)[:, lane].astype(np.float32)
     v = values[blocks * 32 :].view(np.int8).reshape(16, blocks, 32)[lane].astype(np.float32) * scales[:, None]
     return k.ravel()[:size], v.ravel()[:size]
+
+
+def _held_i16(keys: Array, values: Array, lane: int, size: int) -> tuple[Float32, Float32]:
+    scales = [part[:64].view(np.float32)[lane] for part in (keys, values)]
+    k = keys[64:].view(np.int16).reshape(-1, 16, 2)[:, lane].ravel()[:size]
+    v = values[64:].view(np.int16).reshape(8, -1, 2)[lane // 2, :size, lane % 2]
+    return k.astype(np.float32) * scales[0], v.astype(np.float32) * scales[1]
 
 
 @pytest.mark.parametrize("isa", ISAS)

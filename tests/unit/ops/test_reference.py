@@ -112,6 +112,17 @@ def test_rope_turns_complex_numbers(interleaved, rotary):
             np.testing.assert_array_equal(a[rotary:], b[rotary:])
 
 
+def in_steps(x, steps):
+    """Each row by the definition, in Python's integers."""
+    out = np.zeros(x.shape)
+    for index in np.ndindex(x.shape[:-1]):
+        largest = np.abs(x[index]).max()
+        for i, value in enumerate(x[index]):
+            q = round(float(value * (np.float32(steps) / largest)))  # ties to even
+            out[index][i] = float(np.float32(q) * (largest / np.float32(steps)))
+    return out
+
+
 def rounded(x, kv_format):
     """One value, or one block of at most 32, at a time; q8_0 by the format's definition in Python's integers."""
     if kv_format == "f16":
@@ -125,6 +136,8 @@ def rounded(x, kv_format):
     if kv_format == "f32":
         return x.astype(float)
     out = np.zeros(x.shape)
+    if kv_format == "i16":
+        return in_steps(x, 8191)
     for index in np.ndindex(x.shape[:-1]):
         for start in range(0, x.shape[-1], 32):
             block = x[index][start : start + 32]
@@ -150,6 +163,8 @@ def test_attention_is_softmax_over_the_window(window, kv_format):
     keys, values = (rounded(x.reshape(n, kv_heads, dim), kv_format) for x in (k, v))
     if kv_format == "q8_0":
         q = round_to_int8(q.reshape(-1, dim)).reshape(q.shape)
+    if kv_format == "i16":
+        q = in_steps(q.reshape(-1, dim), 4095).reshape(q.shape)
     for i in (0, 1, 4, 5, 6, 255, 256, 257, 269):
         first = 0 if window is None else max(0, i - window + 1)
         for head in range(kv_heads * group):
