@@ -65,10 +65,10 @@ class Planner {
     }
   }
 
-  // Rows of one sequence, the last tile first: it has the most to do.
+  // Rows of one sequence, in their order: a thread's tiles are of the rows that it has in the other operations.
   void add_tiles(int64_t begin, int64_t end, bool many) {
-    for (int64_t tile = (end - begin - 1) / tile_rows_; tile >= 0; --tile) {
-      const int64_t at = begin + tile * tile_rows_, stop = std::min(at + tile_rows_, end);
+    for (int64_t at = begin; at < end; at += tile_rows_) {
+      const int64_t stop = std::min(at + tile_rows_, end);
       int64_t first = a_.first_run(at), last = a_.last_run(at);
       bool split = !many;
       for (int64_t row = at; row < stop; ++row) {

@@ -361,7 +361,7 @@ void attention(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const AttentionArgs*>(arguments);
   Workspace ws;
   Workspace::lay_out(a.head_dim, a.workspaces + worker.index * a.workspace_bytes, &ws);
-  for (int64_t i, end; worker.take(a.counts[0] * a.kv_heads, 1, i, end);)
+  for (int64_t i, end; worker.take_near(a.counts[0] * a.kv_heads, 1, i, end);)
     attend_item(a, a.items[i / a.kv_heads], i % a.kv_heads, ws);
 }
 
