@@ -178,7 +178,8 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
   }
   // The last turns are short, so that threads end together; see Worker::take_share for the first.
   const int64_t by_bytes = std::max<int64_t>(1, kTakeBytes * panels / std::max<int64_t>(1, bytes));
-  args.row_groups = std::max<int64_t>(1, std::min<int64_t>(num_threads(), rows / kRowsOfGroup));
+  // Tiles of bf16 pairs are cut from all rows.
+  args.row_groups = args.pairs ? 1 : std::max<int64_t>(1, std::min<int64_t>(num_threads(), rows / kRowsOfGroup));
   args.step = rows > 8 ? 1 : std::max<int64_t>(1, std::min(by_bytes, panels / (4 * num_threads())));
 
   Stage stages[3];

@@ -75,7 +75,7 @@ void round_row(const float* x, int64_t inputs, uint8_t* out) { round_tile(x, inp
 void round_rows(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const QuantiseArgs*>(arguments);
   const int64_t tiles = num_tiles(a.rows), row_bytes = pair_activation_bytes(1, a.inputs);
-  for (int64_t begin, end; worker.take(tiles, 1, begin, end);) {
+  for (int64_t begin, end; worker.take_near(tiles, 1, begin, end);) {
     const int64_t first = first_row(begin, a.rows, tiles), next = first_row(end, a.rows, tiles);
     round_tile(a.x + first * a.inputs, a.inputs, next - first, a.out + first * row_bytes);
   }
