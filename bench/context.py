@@ -1,10 +1,11 @@
 """What does a longer context cost a decode step? Time against positions, beside the floor of reading K and V once.
 
-    python bench/context.py MODEL.gguf ... [--kv f16,q8_0] [--threads 1,2] [--positions 128,1024,4096,8192]
+    python bench/context.py MODEL.gguf ... [--kv i16,q8_0] [--threads 1,2] [--positions 128,1024,4096,8192]
 
 The step's time at each depth is the smallest of several passes of one row. The slope is the least-squares line through
 them; the floor is the bytes that 1,000 more positions add to a step (layers with a window add none beyond it), at the
-bandwidth probed just before. llama.cpp: `llama-bench -d` with -ctk and -ctv of the same format, if it is built.
+bandwidth probed just before. llama.cpp: `llama-bench -d` with -ctk and -ctv of the same format (f16 for i16: nearly
+the same bytes), if it is built.
 K and V of the context are whatever the cache holds: the time of a step does not depend on them.
 """
 
@@ -21,7 +22,7 @@ from pellucid import _native
 from pellucid.front.loading import LoadOptions, begin, load
 from pellucid.types import Batch
 
-LLAMA_FORMATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0"}
+LLAMA_FORMATS = {"f32": "f32", "f16": "f16", "bf16": "bf16", "q8_0": "q8_0", "i16": "f16"}
 
 
 def step_seconds(loaded, depth: int, runs: int) -> float:
@@ -70,7 +71,7 @@ def llama_slope(tool: str, model: str, positions: list[int], kv_format: str, thr
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--kv", default="f16,q8_0")
+    parser.add_argument("--kv", default="i16,q8_0")
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--positions", default="128,1024,2048,4096,8192")
     parser.add_argument("--runs", type=int, default=9)

@@ -136,7 +136,7 @@ def inside(path: str) -> None:
 
 def noise(path: str, text: str) -> None:
     logits = []
-    for kv_format in ("f32", "f16"):
+    for kv_format in ("f32", "i16"):
         with LLM(path, kv_format=kv_format, context_length=1024) as llm:
             ids = llm.tokenizer.encode(Path(text).read_text(encoding="utf-8")[2000:8000])[:512]
             logits.append(llm.logits(ids))
