@@ -53,30 +53,20 @@ class Pellucid:
         return Throughput(speed["prefill"], speed["decode"], in_all, one["ceilings"][0])
 
     def _bench(self, model: Path, threads: int, options: str) -> Any:
-        command = [self.python, "-m", "pellucid", "bench", "--model", str(model), "--runs", "1", "--json"]
-        command += ["--threads", str(threads), *self.loading]
+        command = [*self._command("bench", model, threads), "--runs", "1", "--json"]
         return json.loads(child.run([*command, *options.split()]).output)
 
     def first_token(self, model: Path, *, threads: int, prompt: str) -> child.Cost:
         """One whole process that generates one token."""
-        return child.run([*self._generate(model, threads), "--max-tokens", "1", prompt])
+        return child.run([*self._command("generate", model, threads), "--max-tokens", "1", prompt])
 
     def generation(
         self, model: Path, *, threads: int, prefill: int, prompt_file: Path, context: int, decode: int
     ) -> child.Cost:
         """One whole process: the prompt of `prompt_file`, then `decode` tokens, in a context of `context`."""
         options = ["--context", str(context), "--max-tokens", str(decode), "-f", str(prompt_file)]
-        return child.run([*self._generate(model, threads), *options])
+        return child.run([*self._command("generate", model, threads), *options])
 
-    def _generate(self, model: Path, threads: int) -> list[str]:
-        command = [
-            self.python,
-            "-m",
-            "pellucid",
-            "generate",
-            "--model",
-            str(model),
-            "--threads",
-            str(threads),
-        ]
-        return [*command, *self.loading]
+    def _command(self, name: str, model: Path, threads: int) -> list[str]:
+        command = [self.python, "-m", "pellucid", name, "--model", str(model)]
+        return [*command, "--threads", str(threads), *self.loading]

@@ -36,6 +36,7 @@ class Worker {
   friend class ThreadPool;
   Worker(ThreadPool* pool, int index_, int count_, uint32_t stage) : index(index_), count(count_), pool_(pool), stage_(stage) {}
   bool take(int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end);
+  void hand_in(int64_t total);
   void leave();
 
   ThreadPool* pool_;  // null: alone
@@ -95,6 +96,13 @@ class ThreadPool {
   std::vector<std::thread> threads_;
 };
 
+// What was taken before is done.
+inline void Worker::hand_in(int64_t total) {
+  counted_ = true;
+  if (holding_) pool_->done(stage_, holding_, total);
+  holding_ = 0;
+}
+
 inline bool Worker::take(int64_t total, int64_t step, int64_t parts, int64_t& begin, int64_t& end) {
   if (!pool_) {
     begin = next_;
@@ -104,8 +112,7 @@ inline bool Worker::take(int64_t total, int64_t step, int64_t parts, int64_t& be
     return true;
   }
   if (total <= 0) return false;
-  counted_ = true;
-  if (holding_) pool_->done(stage_, holding_, total);
+  hand_in(total);
   holding_ = pool_->take(pool_->cursor_, stage_, total, step, parts, begin, end) ? end - begin : 0;
   return holding_ > 0;
 }
@@ -113,8 +120,7 @@ inline bool Worker::take(int64_t total, int64_t step, int64_t parts, int64_t& be
 inline bool Worker::take_near(int64_t total, int64_t step, int64_t& begin, int64_t& end) {
   if (!pool_) return take(total, step, begin, end);
   if (total <= 0) return false;
-  counted_ = true;
-  if (holding_) pool_->done(stage_, holding_, total);
+  hand_in(total);
   const int64_t steps = (total + step - 1) / step;
   for (; parts_done_ < count; ++parts_done_) {
     const int64_t part = (index + parts_done_) % count, first = steps * part / count * step;
@@ -125,7 +131,6 @@ inline bool Worker::take_near(int64_t total, int64_t step, int64_t& begin, int64
     end += first;
     return true;
   }
-  holding_ = 0;
   return false;
 }
 

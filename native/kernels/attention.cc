@@ -2,7 +2,8 @@
 //
 // For one query, one run gives (maximum score, sum of weights, weighted sum of V); runs are merged in ascending order.
 // What a run gives depends on the query, its window and the cache alone: not on which queries share the reading, nor
-// on which thread does it. Positions that a query does not see are not added, not even as zeros.
+// on which thread does it. Positions that a query does not see are not added, not even as zeros (but for i16, whose zeros
+// are integers: they change no sum).
 // Milakov and Gimelshein 2018 (arXiv 1805.02867); Dao et al. 2022 (arXiv 2205.14135).
 #include "kernels/attention_i16.h"
 #include "kernels/kernels.h"
@@ -42,9 +43,7 @@ Tile make_tile(const AttentionArgs& a, const AttentionItem& item, int64_t kv_hea
 // int8 with one scale for each 32 values, as the weights' activations; a block with NaN or infinity gives NaN.
 void round_query(const float* x, int64_t head_dim, int n, int i, float scale, int8_t* rounded, float* scales, int32_t* offset) {
   for (int64_t b = 0; b < q8_blocks(head_dim); ++b) {
-    float lanes[32] = {};
-    std::memcpy(lanes, x + 32 * b, static_cast<size_t>(least(32, head_dim - 32 * b)) * 4);
-    const f32x16 p = load(lanes), q = load(lanes + 16);
+    const f32x16 p = load_first(x + 32 * b, head_dim - 32 * b), q = load_first(x + 32 * b + 16, head_dim - 32 * b - 16);
     const float largest = reduce_max(max(abs(p), abs(q)));
     const f32x16 inverse = set1(largest >= kLeastRounded ? 127.0f / largest : 0.0f);
     const f32x16 rp = round_even(mul(p, inverse)), rq = round_even(mul(q, inverse));

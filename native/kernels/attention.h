@@ -23,6 +23,7 @@ inline constexpr int64_t kQ8GroupBytes = 544;  // 16 positions of one block: 16 
 // below 2^31, so they are exact whatever their order: kDotDims products of a query and a key, and 16 of weights and values.
 inline constexpr int32_t kKvSteps = 8191, kQuerySteps = 4095, kWeightSteps = 16383;
 inline constexpr int64_t kDotDims = 64;
+inline constexpr int64_t kScalesBytes = 4 * kPositionGroup;  // of a group
 static_assert(int64_t{kKvSteps} * kQuerySteps * kDotDims < int64_t{1} << 31);
 static_assert(int64_t{kKvSteps} * kWeightSteps * kPositionGroup < int64_t{1} << 31);
 
@@ -39,11 +40,11 @@ constexpr int64_t value_bytes(KvFormat f) { return f == KvFormat::kF32 ? 4 : 2; 
 //   K, i16: float32 scale[16]; int16 [even head_dim / 2][16][2]. V, i16: float32 scale[16]; int16 [8][padded head_dim][2],
 //   positions 2 i and 2 i + 1 beside one another.
 constexpr int64_t key_group_bytes(KvFormat f, int64_t head_dim) {
-  if (f == KvFormat::kI16) return 64 + even(head_dim) * 32;
+  if (f == KvFormat::kI16) return kScalesBytes + even(head_dim) * 32;
   return f == KvFormat::kQ8_0 ? q8_blocks(head_dim) * kQ8GroupBytes : head_dim * 16 * value_bytes(f);
 }
 constexpr int64_t value_group_bytes(KvFormat f, int64_t head_dim) {
-  if (f == KvFormat::kI16) return 64 + padded(head_dim) * 32;
+  if (f == KvFormat::kI16) return kScalesBytes + padded(head_dim) * 32;
   return f == KvFormat::kQ8_0 ? q8_blocks(head_dim) * kQ8GroupBytes : padded(head_dim) * 16 * value_bytes(f);
 }
 
@@ -111,7 +112,7 @@ struct Workspace {
   int8_t* rounded;       // q8_0: [block of queries][head_dim / 4][queries of the block][4]
   float* rounded_scale;  // q8_0: [block of queries][block of 32][queries of the block], times scale and log2(e)
   int32_t* offset;       // q8_0: the same, -128 * sum
-  int16_t* steps;        // i16: [queries][even head_dim], zeros where a tail is padded
+  int16_t* steps;        // i16: [queries][padded head_dim], zeros behind head_dim
   float* step;           // i16: [queries] what one of them is, times scale and log2(e)
   int16_t* weights;      // i16: [queries][kChunk] of a chunk's positions, times their values' scales
   float* weight_step;    // i16: [queries]

@@ -9,20 +9,12 @@
 
 namespace pellucid::PELLUCID_ISA {
 
-// p[0 .. 16) where it lies before p[n), zeros behind that.
-inline f32x16 load_some(const float* p, int64_t n) {
-  if (n >= 16) return load(p);
-  float lanes[16] = {};
-  std::memcpy(lanes, p, static_cast<size_t>(n) * 4);
-  return load(lanes);
-}
-
 // n values as integers within +-steps, to even; q is filled with zeros up to a whole vector. Returns what one step is: NaN,
 // and zeros in q, where a value is not finite.
 inline float round_row(const float* x, int64_t n, int32_t steps, int16_t* q) {
   f32x16 top = zero_f(), nothing = zero_f();
   for (int64_t d = 0; d < n; d += 16) {
-    const f32x16 v = load_some(x + d, n - d);
+    const f32x16 v = load_first(x + d, n - d);
     top = max(abs(v), top);
     nothing = fma(v, zero_f(), nothing);  // NaN if a value is not finite
   }
@@ -30,7 +22,7 @@ inline float round_row(const float* x, int64_t n, int32_t steps, int16_t* q) {
   const float largest = reduce_max(top), most = static_cast<float>(steps);
   const f32x16 inverse = set1(largest >= kLeastRounded ? most / largest : 0.0f);
   for (int64_t d = 0; d < n; d += 16)
-    store_i16(q + d, finite ? to_int(round_even(mul(load_some(x + d, n - d), inverse))) : zero_i());
+    store_i16(q + d, finite ? to_int(round_even(mul(load_first(x + d, n - d), inverse))) : zero_i());
   return finite ? largest / most : __builtin_nanf("");
 }
 
@@ -47,8 +39,8 @@ inline void score_i16(const int16_t* steps, const float* step, const uint8_t* co
     for (int64_t p = start; p < stop; ++p) {
       u8x64 k[G];
       for (int g = 0; g < G; ++g) {
-        k[g] = load64(keys[g] + 64 + 64 * p);
-        if (ahead) __builtin_prefetch(ahead[g] + 64 + 64 * p, 0, 2);
+        k[g] = load64(keys[g] + kScalesBytes + 64 * p);
+        if (ahead) __builtin_prefetch(ahead[g] + kScalesBytes + 64 * p, 0, 2);
       }
       for (int i = 0; i < N; ++i)
         for (int g = 0; g < G; ++g) dots[i][g] = dot2(dots[i][g], k[g], steps + i * stride + 2 * p);
@@ -90,7 +82,7 @@ inline float round_weights(const float* weights, const uint8_t* const* values, i
 template <int N, int V>
 inline void gather_i16(const int16_t* weights, const float* step, const uint8_t* const* values, const uint8_t* const* ahead,
                        int64_t from, int64_t to, int64_t head_dim, int64_t d, float* sums, int64_t stride) {
-  const int64_t row_bytes = padded(head_dim) * 4, begin = 64 + d * 4;
+  const int64_t row_bytes = padded(head_dim) * 4, begin = kScalesBytes + d * 4;
   for (int64_t g = from; g < to; ++g) {
     i32x16 dots[N][V];
     for (int i = 0; i < N; ++i)

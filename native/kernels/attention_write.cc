@@ -34,20 +34,13 @@ template <KvFormat F> void write_floats(const float* k, const float* v, int64_t 
   };
   int64_t d = 0;
   for (; d + 16 <= head_dim; d += 16) write(d, load(k + d), load(v + d), 16);
-  if (d < head_dim) {
-    float lanes[2][16] = {};
-    std::memcpy(lanes[0], k + d, static_cast<size_t>(head_dim - d) * 4);
-    std::memcpy(lanes[1], v + d, static_cast<size_t>(head_dim - d) * 4);
-    write(d, load(lanes[0]), load(lanes[1]), head_dim - d);
-  }
+  if (d < head_dim) write(d, load_first(k + d, head_dim - d), load_first(v + d, head_dim - d), head_dim - d);
 }
 
 // 32 values: scale is largest / 127 rounded to float16, q the nearest integer to x / scale, ties to even, within +-127.
 // A block with NaN or infinity has the scale NaN.
 inline uint16_t round_block(const float* x, int64_t n, int8_t* q) {
-  float lanes[32] = {};
-  std::memcpy(lanes, x, static_cast<size_t>(n) * 4);
-  const f32x16 a = load(lanes), b = load(lanes + 16);
+  const f32x16 a = load_first(x, n), b = load_first(x + 16, n - 16);
   const float largest = reduce_max(max(abs(a), abs(b)));
   const float zero = reduce_add(add(mul(a, zero_f()), mul(b, zero_f())));
   uint16_t half[16];
@@ -78,10 +71,10 @@ void write_i16(const float* k, const float* v, int64_t head_dim, int64_t lane, u
   int16_t q[kMaxHeadDim];
   const float key_scale = round_row(k, head_dim, kKvSteps, q);
   std::memcpy(keys + lane * 4, &key_scale, 4);
-  for (int64_t d = 0; d < head_dim; d += 2) std::memcpy(keys + 64 + d * 32 + lane * 4, q + d, 4);
+  for (int64_t d = 0; d < head_dim; d += 2) std::memcpy(keys + kScalesBytes + d * 32 + lane * 4, q + d, 4);
   const float value_scale = round_row(v, head_dim, kKvSteps, q);
   std::memcpy(values + lane * 4, &value_scale, 4);
-  uint8_t* to = values + 64 + lane / 2 * padded(head_dim) * 4 + lane % 2 * 2;
+  uint8_t* to = values + kScalesBytes + lane / 2 * padded(head_dim) * 4 + lane % 2 * 2;
   for (int64_t d = 0; d < padded(head_dim); ++d) std::memcpy(to + d * 4, q + d, 2);
 }
 

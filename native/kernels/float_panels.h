@@ -73,11 +73,6 @@ void float_tile(const PackedWeight& w, const FloatTile<F>& tile, int64_t panel, 
       if (32 * panel + 16 * h < w.outputs) write_outputs(y[r][h], w, row + r, 32 * panel + 16 * h);
 }
 
-// Rows [begin, end) of x.
-struct RowRange {
-  int64_t begin, end;
-};
-
 // Panel number `panel`, which lies at `data` in format F, times these rows of x, in tiles of nearly equal size.
 template <quant::Format F>
 void panel_times_rows(const LinearArgs& a, const PackedWeight& w, int64_t panel, const typename FloatWeight<F>::Type* data, RowRange rows) {

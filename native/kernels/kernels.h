@@ -46,6 +46,11 @@ struct LinearArgs {
   int64_t row_groups;
 };
 
+// Rows [begin, end) of x.
+struct RowRange {
+  int64_t begin, end;
+};
+
 // Activations rounded to bf16, and their products with BF16 weights in pairs (kernels/bf16_pairs.cc). Rows of x come in
 // tiles of nearly equal size; a tile of R rows is, for each block of 8 inputs, bf16 [R][8].
 struct PairKernels {

@@ -1,6 +1,5 @@
 // Norms, rotary positions, activations, residual additions: everything that looks at one row at a time.
 #include <cmath>
-#include <cstring>
 
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
@@ -11,23 +10,11 @@ namespace {
 
 constexpr int64_t kElementsAtATime = 4096;
 
-// The first n < 16 values of p, zeros behind them.
-inline f32x16 load_tail(const float* p, int64_t n) {
-  float lanes[16] = {};
-  std::memcpy(lanes, p, static_cast<size_t>(n) * 4);
-  return load(lanes);
-}
-inline void store_tail(float* p, f32x16 x, int64_t n) {
-  float lanes[16];
-  store(lanes, x);
-  std::memcpy(p, lanes, static_cast<size_t>(n) * 4);
-}
-
 // Calls f(vector of each input) for all n elements and writes its result; inputs are read before the write.
 template <class F> inline void map(const float* x, const float* y, float* out, int64_t n, F f) {
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) store(out + i, f(load(x + i), load(y + i)));
-  if (i < n) store_tail(out + i, f(load_tail(x + i, n - i), load_tail(y + i, n - i)), n - i);
+  if (i < n) store_first(out + i, f(load_first(x + i, n - i), load_first(y + i, n - i)), n - i);
 }
 
 // Sum of f(x) over n values in 16 lanes, then the fixed tree; f(0) must be 0 for the padding, or n a multiple of 16.
@@ -39,7 +26,7 @@ inline float sum_of_squares(const float* x, int64_t n) {
     acc = fma(v, v, acc);
   }
   if (i < n) {
-    const f32x16 v = load_tail(x + i, n - i);
+    const f32x16 v = load_first(x + i, n - i);
     acc = fma(v, v, acc);
   }
   return reduce_add(acc);
@@ -49,7 +36,7 @@ inline float sum(const float* x, int64_t n) {
   f32x16 acc = zero_f();
   int64_t i = 0;
   for (; i + 16 <= n; i += 16) acc = add(acc, load(x + i));
-  if (i < n) acc = add(acc, load_tail(x + i, n - i));
+  if (i < n) acc = add(acc, load_first(x + i, n - i));
   return reduce_add(acc);
 }
 

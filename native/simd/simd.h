@@ -17,3 +17,21 @@
 #else
 #include "simd/scalar.h"
 #endif
+
+namespace pellucid::PELLUCID_ISA {
+
+// p[0 .. 16) as far as it lies before p[n), zeros behind that.
+inline f32x16 load_first(const float* p, int64_t n) {
+  if (n >= 16) return load(p);
+  float lanes[16] = {};
+  if (n > 0) std::memcpy(lanes, p, static_cast<size_t>(n) * 4);
+  return load(lanes);
+}
+// Writes the first n < 16 lanes.
+inline void store_first(float* p, f32x16 x, int64_t n) {
+  float lanes[16];
+  store(lanes, x);
+  std::memcpy(p, lanes, static_cast<size_t>(n) * 4);
+}
+
+}  // namespace pellucid::PELLUCID_ISA

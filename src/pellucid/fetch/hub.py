@@ -65,9 +65,8 @@ def ask(question: Callable[[], T], what: str, seconds: float) -> T:
     thread.start()
     thread.join(seconds)
     with hub_errors(what):
-        if problems and not _is_timeout(
-            problems[0]
-        ):  # the library's own clock, set to the same, may be the first
+        # The library's own clock, set to the same time, may be the first.
+        if problems and not _is_timeout(problems[0]):
             raise problems[0]
     if not answers:
         raise HubUnreachableError(f"the Hub ({endpoint()}) did not answer within {seconds:g} s")

@@ -128,13 +128,13 @@ def restore(llm: LLM, path: str | os.PathLike[str], *, kv: bool) -> Generation:
 def opened(llm: LLM, path: str | os.PathLike[str], *, kv: bool) -> SessionFile:
     """The file, if it is of this model; kv: and its keys and values are those that would be computed here."""
     file = SessionFile(as_path("restore", path))
-    prints, said = fingerprint(llm), file.get(file.manifest, "model", dict)
+    prints, said = fingerprint(llm), {**BEFORE, **file.get(file.manifest, "model", dict)}
     needed = prints if kv else {name: prints[name] for name in ("architecture", "tokenizer", "weights")}
-    wrong = next((name for name, value in needed.items() if said.get(name, BEFORE.get(name)) != value), None)
+    wrong = next((name for name, value in needed.items() if said.get(name) != value), None)
     if wrong is not None:
         name = str(file.manifest.get("name"))[:60]
         file.fail(
-            f"was saved with another {_SPOKEN[wrong]} ({str(said.get(wrong, BEFORE.get(wrong)))[:16]}, here "
+            f"was saved with another {_SPOKEN[wrong]} ({str(said.get(wrong))[:16]}, here "
             f"{str(prints[wrong])[:16]}; model {name!a}); {_REMEDY.get(wrong, 'load that model')}"
         )
     return file

@@ -30,6 +30,7 @@ EMBED_ROWS: Final = 64  # read from the file at a time
 CACHE_LINE: Final = 64
 PACK_BYTES: Final = 2 << 20  # of the file, packed at a time
 PACK_ROWS: Final = 32  # rows are packed in multiples of it
+I16_SCALES: Final = 64  # bytes: one float32 for each of 16 positions
 KV_TYPES: Final[dict[str, type[np.generic]]] = {  # 16-bit floats as their bits
     "f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "q8_0": np.uint8, "i16": np.uint8,
 }  # fmt: skip
@@ -136,18 +137,17 @@ class KVCache:
         group, lane = divmod(first, 16)
         half = len(copies) // 2
         if self.kv_format == "i16":
-            for tensors in (copies[:half], copies[half:]):
-                for tensor in tensors:
-                    tensor[row, :, group, 4 * lane : 64] = 0
-                    tensor[row, :, group + 1 :] = 0
             for keys, values in zip(copies[:half], copies[half:], strict=True):
                 heads = keys.shape[1]
-                keys[row, :, group, 64:].reshape(heads, -1, 16, 4)[:, :, lane:] = 0
-                part = values[row, :, group, 64:].reshape(
+                for part in (keys, values):
+                    part[row, :, group, 4 * lane : I16_SCALES] = 0
+                    part[row, :, group + 1 :] = 0
+                keys[row, :, group, I16_SCALES:].reshape(heads, -1, 16, 4)[:, :, lane:] = 0
+                pairs = values[row, :, group, I16_SCALES:].reshape(
                     heads, 8, -1, 2, 2
-                )  # pairs of positions, 2 bytes each
-                part[:, (lane + 1) // 2 :] = 0
-                part[:, lane // 2, :, lane % 2 :] = 0
+                )  # of positions, 2 bytes each
+                pairs[:, (lane + 1) // 2 :] = 0
+                pairs[:, lane // 2, :, lane % 2 :] = 0
             return
         if self.kv_format != "q8_0":
             for keys, values in zip(copies[:half], copies[half:], strict=True):
@@ -174,11 +174,8 @@ def _shapes(spec: LayerSpec, block_size: int, kv_format: str) -> tuple[tuple[int
         blocks = -(-spec.head_dim // 32)
         return (heads, groups, blocks, 544), (heads, groups, blocks * 544)
     if kv_format == "i16":
-        return (heads, groups, 64 + -(-spec.head_dim // 2) * 64), (
-            heads,
-            groups,
-            64 + -(-spec.head_dim // 16) * 512,
-        )
+        key_bytes, value_bytes = -(-spec.head_dim // 2) * 64, -(-spec.head_dim // 16) * 512
+        return (heads, groups, I16_SCALES + key_bytes), (heads, groups, I16_SCALES + value_bytes)
     return (heads, groups, spec.head_dim, 16), (heads, block_size, -(-spec.head_dim // 16) * 16)
 
 
