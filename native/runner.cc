@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <new>
 
 #include "quant/packed.h"
 
@@ -14,6 +13,7 @@ using quant::Format;
 constexpr int64_t kSerialElements = 8192;  // elementwise work below this is not worth a second thread
 constexpr int64_t kPackBytes = 2 << 20;     // of a file in memory at a time, beside what is packed of them
 constexpr int64_t kTakeBytes = 32 << 10;   // weights taken at a time, at least
+constexpr int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 constexpr int64_t kRowsOfGroup = 24;       // a thread reads all weights for at least so many rows of its own
 
 struct PackArgs {
@@ -58,15 +58,6 @@ void rows_stage(const void* arguments, Worker& worker) {
     for (int64_t r = begin; r < end; ++r)
       std::memcpy(a.out + r * a.width, a.x + a.index[r] * a.width, static_cast<size_t>(a.width) * 4);
 }
-
-}  // namespace
-
-Buffer make_buffer(size_t bytes) {
-  auto* p = static_cast<uint8_t*>(::operator new[](bytes ? bytes : 1, std::align_val_t{64}));
-  return Buffer(p, [](uint8_t* q) { ::operator delete[](q, std::align_val_t{64}); });
-}
-
-namespace {
 
 double seconds_of(ThreadPool& pool, const Stage& stage) {
   const auto start = std::chrono::steady_clock::now();
@@ -161,7 +152,7 @@ uint8_t* Runner::scratch(size_t bytes) {
   return scratch_.get();
 }
 
-void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights) {
+LinearArgs Runner::linear_args(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights) const {
   LinearArgs args = {};
   args.num_weights = num_weights;
   args.x = x;
@@ -170,7 +161,7 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
   int64_t panels = 0, bytes = 0;
   for (int i = 0; i < num_weights; ++i) {
     const Matrix& w = *weights[i];
-    args.weight[i] = w.as_weight(y[i]);
+    args.weight[i] = w.as_weight(y ? y[i] : nullptr);
     panels += w.num_panels;
     bytes += w.num_bytes();
     args.quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
@@ -181,14 +172,18 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
   // Tiles of bf16 pairs are cut from all rows.
   args.row_groups = args.pairs ? 1 : std::max<int64_t>(1, std::min<int64_t>(num_threads(), rows / kRowsOfGroup));
   args.step = rows > 8 ? 1 : std::max<int64_t>(1, std::min(by_bytes, panels / (4 * num_threads())));
+  args.pairs_at = args.quantised ? whole_lines(activation_bytes(rows, args.inputs)) : 0;
+  return args;
+}
 
+void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights) {
+  LinearArgs args = linear_args(x, rows, weights, y, num_weights);
   Stage stages[3];
   int n = 0;
   if (args.quantised || args.pairs) {
-    args.pairs_at = args.quantised ? (activation_bytes(rows, args.inputs) + 63) / 64 * 64 : 0;
     const int64_t size = args.pairs_at + (args.pairs ? pair_activation_bytes(rows, args.inputs) : 0);
     if (rows == 1) {
-      args.own_stride = (size + 63) / 64 * 64;
+      args.own_stride = whole_lines(size);
       args.own_xq = scratch(static_cast<size_t>(args.own_stride * num_threads()));
     } else {
       args.xq = scratch(static_cast<size_t>(size));
@@ -197,6 +192,25 @@ void Runner::linear(const float* x, int64_t rows, const Matrix* const* weights, 
     }
   }
   stages[n++] = make_stage(kernels_.linear, args, false);
+  submit(stages, n);
+}
+
+void Runner::gated_mlp(const float* x, int64_t rows, const Matrix& gate, const Matrix& up, const Matrix& down, int activation, float* y) {
+  const Matrix *first[] = {&gate, &up}, *second[] = {&down};
+  GatedArgs gated = {};
+  gated.linear = linear_args(x, rows, first, nullptr, 2);
+  gated.activation = activation;
+  LinearArgs last = linear_args(nullptr, rows, second, &y, 1);
+  const int64_t x_bytes = gated.linear.quantised ? whole_lines(activation_bytes(rows, gate.inputs)) : 0;
+  uint8_t* space = scratch(static_cast<size_t>(x_bytes + (last.quantised ? activation_bytes(rows, down.inputs) : rows * down.inputs * 4)));
+  gated.linear.xq = space;
+  last.xq = gated.xq = last.quantised ? space + x_bytes : nullptr;
+  last.x = gated.out = last.quantised ? nullptr : reinterpret_cast<float*>(space + x_bytes);
+  Stage stages[3];
+  int n = 0;
+  if (gated.linear.quantised) stages[n++] = make_stage(kernels_.quantise, QuantiseArgs{x, space, rows, gate.inputs}, false);
+  stages[n++] = make_stage(kernels_.gated, gated, false);
+  stages[n++] = make_stage(kernels_.linear, last, false);
   submit(stages, n);
 }
 

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "arena.h"
+#include "buffer.h"
 #include "kernels/kernels.h"
 #include "packing.h"
 #include "quant/packed.h"
@@ -37,13 +38,9 @@ struct Matrix {
 
   int64_t num_bytes() const { return num_panels * (panel_bytes + (lower ? quant::lower_bytes(inputs) : 0)); }
   PackedWeight as_weight(float* y) const {
-    return {data, bias.empty() ? nullptr : bias.data(), y, outputs, num_panels, panel_bytes, format, in_pairs, lower};
+    return {data, bias.empty() ? nullptr : bias.data(), y, outputs, outputs, num_panels, panel_bytes, format, in_pairs, lower};
   }
 };
-
-// Bytes that stages write between one another; 64-byte aligned.
-using Buffer = std::shared_ptr<uint8_t[]>;
-Buffer make_buffer(size_t bytes);
 
 template <class Args> Stage make_stage(void (*run)(const void*, Worker&), const Args& args, bool serial) {
   static_assert(sizeof(Args) <= Stage::kArgumentBytes);
@@ -78,6 +75,8 @@ class Runner {
   void finish_packing() { packing_.finish(); }
 
   void linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights);
+  // y = activation(x gate^T) * (x up^T) down^T: the same bits as by `linear` and `glu`. More than one row.
+  void gated_mlp(const float* x, int64_t rows, const Matrix& gate, const Matrix& up, const Matrix& down, int activation, float* y);
   // The product of the screen's rows with a split matrix, as bounds, and the choice from those of one row: screen.h.
   void screen(const float* x, Screen& screen);
   int64_t settle(Screen& screen, int row, const Draw& draw);
@@ -110,6 +109,7 @@ class Runner {
   void fill_headers(Matrix& matrix);
   // Space that lives as long as the operation, or as the program that is being recorded.
   uint8_t* scratch(size_t bytes);
+  LinearArgs linear_args(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights) const;
   uint8_t* attention_space(int slot, size_t bytes);
 
   const Kernels& kernels_;

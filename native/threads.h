@@ -49,7 +49,7 @@ class Worker {
 
 // A plain function and its arguments, by value.
 struct Stage {
-  static constexpr int kArgumentBytes = 384;
+  static constexpr int kArgumentBytes = 512;
   void (*run)(const void* arguments, Worker& worker);
   bool serial;  // so little work that only the first thread does it
   alignas(16) unsigned char arguments[kArgumentBytes];

@@ -14,6 +14,7 @@
 #include "quant/packed.h"
 #include "runner.h"
 #include "screen.h"
+#include "temporaries.h"
 
 namespace nb = nanobind;
 
@@ -54,6 +55,30 @@ struct PyRunner {
     if (runner.is_recording()) (arrays.push_back(nb::cast(a)), ...);
   }
 };
+
+// An array of a pass; its memory goes back when nobody holds it.
+nb::ndarray<nb::numpy, float> empty(const std::shared_ptr<Temporaries>& self, const std::vector<int64_t>& shape) {
+  struct Held {
+    std::shared_ptr<Temporaries> from;
+    Temporaries::Block block;
+  };
+  int64_t count = 1;
+  size_t sizes[3];
+  require(shape.size() >= 1 && shape.size() <= 3, "empty: one to three dimensions");
+  for (size_t i = 0; i < shape.size(); ++i) {
+    require(shape[i] >= 0 && shape[i] <= INT32_MAX && count * shape[i] <= int64_t{1} << 40, "empty: sizes from 0 on, of a terabyte at most");
+    count *= shape[i];
+    sizes[i] = static_cast<size_t>(shape[i]);
+  }
+  auto held = std::make_unique<Held>(Held{self, self->take(static_cast<size_t>(count) * 4)});
+  void* data = held->block.memory.get();
+  nb::capsule owner(held.get(), [](void* p) noexcept {
+    const std::unique_ptr<Held> back(static_cast<Held*>(p));
+    back->from->give_back(std::move(back->block));
+  });
+  held.release();
+  return {data, shape.size(), sizes, owner};
+}
 
 const quant::FormatInfo& format_of(const std::string& label) {
   const quant::FormatInfo* f = quant::find_format(label);
@@ -125,6 +150,21 @@ void linear(PyRunner& self, Floats x, const std::vector<std::shared_ptr<Matrix>>
   if (rows == 0) return;
   nb::gil_scoped_release release;
   self.runner.linear(x.data(), rows, w, out, n);
+}
+
+void gated_mlp(PyRunner& self, Floats x, std::shared_ptr<Matrix> gate, std::shared_ptr<Matrix> up, std::shared_ptr<Matrix> down,
+               int activation, Floats y) {
+  const int64_t rows = rows_of(x);
+  require(rows * gate->inputs == size_of(x) && gate->inputs == up->inputs, "gated_mlp: x is not [rows, inputs]");
+  require(gate->outputs == up->outputs && gate->outputs == down->inputs, "gated_mlp: the matrices do not fit one another");
+  require(rows * down->outputs == size_of(y), "gated_mlp: y is not [rows, outputs]");
+  require(!gate->in_pairs && !up->in_pairs && !down->in_pairs, "gated_mlp: not for matrices in pairs");
+  require(!gate->lower && !up->lower && !down->lower, "gated_mlp: not for split matrices");
+  require(activation >= 0 && activation <= 2, "gated_mlp: unknown activation");
+  self.keep(x, gate, up, down, y);
+  if (rows == 0) return;
+  nb::gil_scoped_release release;
+  self.runner.gated_mlp(x.data(), rows, *gate, *up, *down, activation, y.data());
 }
 
 void embed(PyRunner& self, const std::string& label, RawBytes table, int64_t table_rows, Ints ids, float scale, Floats out) {
@@ -309,6 +349,14 @@ void bind_ops(nb::module_& m) {
   nb::class_<HeldProgram>(m, "Program", "Recorded operations over fixed buffers.")
       .def_prop_ro("num_stages", [](const HeldProgram& p) { return p.program->stages.size(); });
 
+  nb::class_<Temporaries>(m, "Temporaries", "Memory of arrays that live within a pass, used again when nobody holds them.")
+      .def("__init__", [](Temporaries* self, int64_t limit) {
+        require(limit >= 0, "limit must be 0 or more bytes");
+        new (self) Temporaries(static_cast<size_t>(limit));
+      }, nb::arg("limit"), "limit: bytes that are kept, at most.")
+      .def("empty", empty, nb::arg("shape"), "float32 [shape], 64-byte aligned, not cleared.")
+      .def_prop_ro("num_kept", [](const Temporaries& t) { return t.num_kept(); }, "Bytes that wait to be used again.");
+
   nb::class_<Arena>(m, "Arena", "Memory for packed weights, touched ahead of its use by a thread of its own.")
       .def("__init__", [](Arena* self, int64_t expected) {
         require(expected >= 0 && expected <= (int64_t{1} << 46), "expected must be 0 to 2**46 bytes");
@@ -354,6 +402,7 @@ void bind_ops(nb::module_& m) {
         return r.runner.settle(s, row, {temperature, min_p, {seed, sample, position, stream}});
       }, nb::arg("screen"), nb::arg("row"), nb::arg("temperature"), nb::arg("min_p"), nb::arg("seed"), nb::arg("sample"), nb::arg("position"),
          nb::arg("stream"), "The id that the exact logits would give; -2: a bound is not finite, so look at the logits.")
+      .def("gated_mlp", gated_mlp, nb::arg("x"), nb::arg("gate"), nb::arg("up"), nb::arg("down"), nb::arg("activation"), nb::arg("y"))
       .def("embed", embed)
       .def("rms_norm", rms_norm)
       .def("layer_norm", layer_norm)

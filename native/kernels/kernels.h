@@ -24,6 +24,7 @@ struct PackedWeight {
   const uint8_t* data;  // panels (quant/packed.h)
   const float* bias;    // [outputs] or null
   float* y;             // [rows, outputs]
+  int64_t y_stride;     // floats from row to row
   int64_t outputs, num_panels, panel_bytes;
   int format;           // quant::Format
   bool in_pairs;        // BF16 for activations that are bf16, too (quant/packed.h)
@@ -44,6 +45,14 @@ struct LinearArgs {
   // Many rows: groups of them, each times all panels, so that a thread has the same rows in all operations, as far as
   // that goes (Worker::take_near).
   int64_t row_groups;
+};
+
+// activation(x G^T) * (x U^T), of two weights with as many outputs, none of them in pairs.
+struct GatedArgs {
+  LinearArgs linear;  // weight: gate, up; their y are not used
+  uint8_t* xq;        // the result, rounded to int8 (QuantiseArgs::out); outputs a multiple of 32
+  float* out;         // or as it is, [rows, outputs], where xq is null
+  int activation;     // Activation
 };
 
 // Rows [begin, end) of x.
@@ -146,6 +155,7 @@ struct Kernels {
   bool wide_is_signed;  // how 8-bit weights are stored
   void (*quantise)(const void*, Worker&);
   void (*linear)(const void*, Worker&);
+  void (*gated)(const void*, Worker&);
   const PairKernels* pairs;
   void (*screen)(const void*, Worker&);
   // The 16 exact outputs of one panel of a split matrix, for one row.

@@ -6,6 +6,11 @@
 namespace pellucid::PELLUCID_ISA {
 void quantise(const void* arguments, Worker& worker);
 void linear(const void* arguments, Worker& worker);
+void gated(const void* arguments, Worker& worker);
+// Panel number `panel` times these rows of x (xq: rounded), the first of which is the first of a tile.
+void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, RowRange rows);
+// Of a.row_groups.
+RowRange rows_of_group(const LinearArgs& a, int64_t group);
 extern const PairKernels pair_kernels;
 void screen(const void* arguments, Worker& worker);
 void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out);

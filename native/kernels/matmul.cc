@@ -8,50 +8,17 @@
 #include "kernels/formats.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
+#include "kernels/rounding.h"
 
 namespace pellucid::PELLUCID_ISA {
 namespace {
 
 using quant::Format;
 
-// --- rounding of activations ------------------------------------------------------------------------------------
-
-// Blocks whose largest value is below this are zeros: 127 / largest would overflow.
-constexpr float kLeast = 1e-30f;
-
-// One row of one block: q = round(x * 127 / max|x|), ties to even.
-inline void quantise_block(const float* x, int8_t* q, float* scale, float* scaled_sum, int32_t* neg_sum,
-                           int32_t* neg_halves) {
-  const f32x16 a = load(x), b = load(x + 16);
-  const float largest = reduce_max(max(abs(a), abs(b)));
-  const f32x16 inverse = set1(largest >= kLeast ? 127.0f / largest : 0.0f);
-  const f32x16 qa = round_even(mul(a, inverse)), qb = round_even(mul(b, inverse));
-  store_i8(q, to_int(qa));
-  store_i8(q + 16, to_int(qb));
-  const float first = reduce_add(qa), second = reduce_add(qb);  // exact: integers below 2^24
-  const bool finite = first == first && second == second;       // infinities times 0 are NaN too
-  *scale = finite ? largest / 127.0f : __builtin_nanf("");      // makes all outputs of the row NaN
-  *scaled_sum = *scale * (first + second);
-  neg_halves[0] = finite ? -static_cast<int32_t>(first) : 0;
-  neg_halves[1] = finite ? -static_cast<int32_t>(second) : 0;
-  *neg_sum = neg_halves[0] + neg_halves[1];
-}
-
 // Rows [0, count) of a tile of `count` rows.
 void quantise_tile(const float* x, int64_t inputs, int count, uint8_t* out) {
-  for (int64_t b = 0; b < inputs / 32; ++b, out += count * kActivationBytes) {
-    int8_t* q = reinterpret_cast<int8_t*>(out);
-    float* scale = reinterpret_cast<float*>(out + count * 32);
-    int32_t* sums = reinterpret_cast<int32_t*>(out + count * 40);
-    int32_t* halves = reinterpret_cast<int32_t*>(out + count * 44);
-    for (int r = 0; r < count; ++r)
-      quantise_block(x + r * inputs + 32 * b, q + 32 * r, scale + r, scale + count + r, sums + r, halves + 2 * r);
-  }
-}
-
-inline int rows_of_tile(int64_t rows, int64_t tile) {
-  const int64_t left = rows - tile * kTileRows;
-  return static_cast<int>(left < kTileRows ? left : kTileRows);
+  for (int64_t b = 0; b < inputs / 32; ++b, out += count * kActivationBytes)
+    for (int r = 0; r < count; ++r) quantise_block(x + r * inputs + 32 * b, out, count, r);
 }
 
 // --- one panel of 16 outputs times one tile of R rows -------------------------------------------------------------
@@ -239,6 +206,8 @@ void split_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, cons
     });
 }
 
+}  // namespace
+
 void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const uint8_t* xq, RowRange rows) {
   if (w.lower) return split_panel(a, w, panel, xq, rows);
   if (w.in_pairs) return a.pairs->panel(a, w, panel, xq + a.pairs_at);
@@ -262,8 +231,6 @@ void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const 
   }
 }
 
-}  // namespace
-
 void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out) {
   f32x16 acc[1] = {zero_f()};
   Ahead nothing(nullptr, 0, blocks);
@@ -277,6 +244,11 @@ void quantise(const void* arguments, Worker& worker) {
   for (int64_t begin, end; worker.take_near(tiles, 1, begin, end);)
     quantise_tile(a.x + begin * kTileRows * a.inputs, a.inputs, rows_of_tile(a.rows, begin),
                   a.out + begin * kTileRows * row_bytes);
+}
+
+RowRange rows_of_group(const LinearArgs& a, int64_t group) {
+  const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows, last = tiles * (group + 1) / a.row_groups * kTileRows;
+  return {tiles * group / a.row_groups * kTileRows, last < a.rows ? last : a.rows};
 }
 
 void linear(const void* arguments, Worker& worker) {
@@ -305,12 +277,8 @@ void linear(const void* arguments, Worker& worker) {
     while (worker.take_share(panels, a.step, begin, end)) some_panels(begin, end, {0, a.rows});
     return;
   }
-  const int64_t tiles = (a.rows + kTileRows - 1) / kTileRows;
-  while (worker.take_near(a.row_groups * panels, 1, begin, end)) {
-    const int64_t group = begin / panels, panel = begin % panels;
-    const int64_t last = tiles * (group + 1) / a.row_groups * kTileRows;
-    some_panels(panel, panel + 1, {tiles * group / a.row_groups * kTileRows, last < a.rows ? last : a.rows});
-  }
+  while (worker.take_near(a.row_groups * panels, 1, begin, end))
+    some_panels(begin % panels, begin % panels + 1, rows_of_group(a, begin / panels));
 }
 
 }  // namespace pellucid::PELLUCID_ISA

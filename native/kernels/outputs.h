@@ -7,7 +7,7 @@ namespace pellucid::PELLUCID_ISA {
 
 // Adds the bias and writes 16 outputs (fewer at the end of the matrix).
 inline void write_outputs(f32x16 value, const PackedWeight& w, int64_t row, int64_t first) {
-  float* y = w.y + row * w.outputs + first;
+  float* y = w.y + row * w.y_stride + first;
   if (first + 16 <= w.outputs) {
     if (w.bias) value = add(value, load(w.bias + first));
     store(y, value);

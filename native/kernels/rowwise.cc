@@ -1,6 +1,7 @@
 // Norms, rotary positions, activations, residual additions: everything that looks at one row at a time.
 #include <cmath>
 
+#include "kernels/activations.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
 #include "kernels/math.h"
@@ -9,13 +10,6 @@ namespace pellucid::PELLUCID_ISA {
 namespace {
 
 constexpr int64_t kElementsAtATime = 4096;
-
-// Calls f(vector of each input) for all n elements and writes its result; inputs are read before the write.
-template <class F> inline void map(const float* x, const float* y, float* out, int64_t n, F f) {
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16) store(out + i, f(load(x + i), load(y + i)));
-  if (i < n) store_first(out + i, f(load_first(x + i, n - i), load_first(y + i, n - i)), n - i);
-}
 
 // Sum of f(x) over n values in 16 lanes, then the fixed tree; f(0) must be 0 for the padding, or n a multiple of 16.
 inline float sum_of_squares(const float* x, int64_t n) {
@@ -101,25 +95,8 @@ void rope(const void* arguments, Worker& worker) {
 void glu(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const GluArgs*>(arguments);
   const auto kind = static_cast<Activation>(a.activation);
-  for (int64_t begin, end; worker.take_near(a.size, kElementsAtATime / 2, begin, end);) {
-    const float* gate = a.gate + begin;
-    const float* up = a.up ? a.up + begin : gate;
-    float* out = a.out + begin;
-    const int64_t n = end - begin;
-    if (kind == Activation::kGelu) {
-      for (int64_t i = 0; i < n; ++i) {
-        const double x = gate[i];
-        const float y = static_cast<float>(0.5 * x * (1.0 + std::erf(x * 0.70710678118654752440)));
-        out[i] = a.up ? y * up[i] : y;
-      }
-    } else if (kind == Activation::kSilu) {
-      if (a.up) map(gate, up, out, n, [](f32x16 g, f32x16 u) { return mul(silu(g), u); });
-      else map(gate, gate, out, n, [](f32x16 g, f32x16) { return silu(g); });
-    } else {
-      if (a.up) map(gate, up, out, n, [](f32x16 g, f32x16 u) { return mul(gelu_tanh(g), u); });
-      else map(gate, gate, out, n, [](f32x16 g, f32x16) { return gelu_tanh(g); });
-    }
-  }
+  for (int64_t begin, end; worker.take_near(a.size, kElementsAtATime / 2, begin, end);)
+    activate(kind, a.gate + begin, a.up ? a.up + begin : nullptr, a.out + begin, end - begin);
 }
 
 void add(const void* arguments, Worker& worker) {

@@ -54,6 +54,21 @@ class Program:
     @property
     def num_stages(self) -> int: ...
 
+class Temporaries:
+    """
+    Memory of arrays that live within a pass, used again when nobody holds them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """limit: bytes that are kept, at most."""
+
+    def empty(self, shape: Sequence[int]) -> NDArray[np.float32]:
+        """float32 [shape], 64-byte aligned, not cleared."""
+
+    @property
+    def num_kept(self) -> int:
+        """Bytes that wait to be used again."""
+
 class Arena:
     """
     Memory for packed weights, touched ahead of its use by a thread of its own.
@@ -113,6 +128,15 @@ class Runner:
         The id that the exact logits would give; -2: a bound is not finite, so look at the logits.
         """
 
+    def gated_mlp(
+        self,
+        x: NDArray[np.float32],
+        gate: Matrix,
+        up: Matrix,
+        down: Matrix,
+        activation: int,
+        y: NDArray[np.float32],
+    ) -> None: ...
     def embed(
         self,
         arg0: str,

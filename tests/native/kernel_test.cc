@@ -1,5 +1,6 @@
 // Every instruction set present against the plain C++ kernels, bit for bit, without Python: for cross compiling,
 // emulators and sanitizers. Prints one line for each comparison that fails; exit code 1 if any did.
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -14,6 +15,7 @@
 #include "runner.h"
 #include "sampling/sampling.h"
 #include "screen.h"
+#include "temporaries.h"
 
 using namespace pellucid;
 
@@ -139,6 +141,39 @@ void test_linear(Runner& twin, Runner& runner, const std::string& name) {
       compare(what + " bias", run_linear(runner, f, bytes, all, 19, outputs, inputs, bias),
               run_linear(twin, f, bytes, all, 19, outputs, inputs, bias));
     }
+}
+
+std::shared_ptr<Matrix> random_matrix(Runner& runner, const quant::FormatInfo& f, int64_t outputs, int64_t inputs) {
+  auto m = runner.allocate(static_cast<int>(f.format), outputs, inputs);
+  const auto bytes = random_weight(f, outputs, inputs);
+  runner.pack(*m, 0, bytes.data(), outputs);
+  m->bias = random_floats(static_cast<size_t>(outputs));
+  return m;
+}
+
+// A gated MLP in one against its operations one by one, on the same instruction set: `linear` and `glu` are compared apart.
+void test_gated(Runner& runner, const std::string& name) {
+  const auto formats = std::size(quant::kFormats);
+  for (size_t i = 0; i < formats; ++i) {
+    const quant::FormatInfo &f = quant::kFormats[i], &g = quant::kFormats[(i + 1) % formats], &last = quant::kFormats[(i + 4) % formats];
+    const int64_t inputs = 256, middle = last.block_size == 1 ? 75 : 256, outputs = 33;
+    const auto gate = random_matrix(runner, f, middle, inputs), up = random_matrix(runner, g, middle, inputs);
+    const auto down = random_matrix(runner, last, outputs, middle);
+    const auto x = random_floats(static_cast<size_t>(77 * inputs));
+    for (int64_t rows : {2, 9, 64, 77}) {
+      std::vector<float> a(static_cast<size_t>(rows * middle)), b(a), h(a), want(static_cast<size_t>(rows * outputs)), got(want);
+      const Matrix* both[] = {gate.get(), up.get()};
+      float* to[] = {a.data(), b.data()};
+      const int activation = static_cast<int>(i % 3);
+      runner.linear(x.data(), rows, both, to, 2);
+      runner.glu({a.data(), b.data(), h.data(), rows * middle, activation});
+      const Matrix* one = down.get();
+      float* y = want.data();
+      runner.linear(h.data(), rows, &one, &y, 1);
+      runner.gated_mlp(x.data(), rows, *gate, *up, *down, activation, got.data());
+      compare(name + " gated " + std::string(f.name) + " " + std::string(last.name) + " rows " + std::to_string(rows), got, want);
+    }
+  }
 }
 
 // What the products of BF16 in pairs make of a value: 8 bits, to nearest, ties to even; what is then below 2^-56 is 0.
@@ -475,10 +510,37 @@ void test_arena() {
   }
 }
 
+// Threads take and give back while others do; nobody's bytes are another's.
+void test_temporaries() {
+  ++comparisons;
+  Temporaries temporaries(size_t{1} << 16);
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t)
+    threads.emplace_back([&, t] {
+      std::vector<Temporaries::Block> held;
+      for (int i = 0; i < 3000; ++i) {
+        held.push_back(temporaries.take(static_cast<size_t>(100 + 37 * (i % 400))));
+        std::memset(held.back().memory.get(), t, held.back().bytes);
+        if (held.size() < 5) continue;
+        Temporaries::Block block = std::move(held[static_cast<size_t>(i % 5)]);
+        held.erase(held.begin() + i % 5);
+        for (size_t b = 0; b < block.bytes; ++b) wrong += block.memory[static_cast<std::ptrdiff_t>(b)] != t;
+        temporaries.give_back(std::move(block));
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  if (wrong || temporaries.num_kept() > size_t{1} << 16) {
+    ++failures;
+    std::printf("temporaries: %d bytes are not as written, %zu kept\n", wrong.load(), temporaries.num_kept());
+  }
+}
+
 }  // namespace
 
 int main() {
   test_arena();
+  test_temporaries();
   Runner twin(1, *find_kernels("scalar"));
   for (const char* const* isa = available_kernels(); *isa; ++isa)
     for (int threads : {1, 2, 3}) {
@@ -487,6 +549,7 @@ int main() {
       const bool is_twin = std::string(*isa) == "scalar" && threads == 1;
       Runner& runner = is_twin ? twin : own;
       test_linear(twin, runner, name);
+      test_gated(runner, name);
       test_pairs(runner, name);
       test_screen(twin, runner, name);
       test_rowwise(twin, runner, name);

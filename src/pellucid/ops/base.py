@@ -98,6 +98,9 @@ class Ops(Protocol):
     def glu(self, gate: Float32, up: Float32, activation: str) -> Float32:
         """activation(gate) * up; "silu" or "gelu_tanh"."""
 
+    def gated_mlp(self, x: Float32, gate: Any, up: Any, down: Any, activation: str) -> Float32:
+        """linear(glu(linear(x, gate), linear(x, up), activation), down): same bits as one by one."""
+
     def activation(self, x: Float32, activation: str) -> Float32:
         """ "silu", "gelu_tanh" or "gelu" (exact, by erf), element by element."""
 

@@ -30,6 +30,8 @@ EMBED_ROWS: Final = 64  # read from the file at a time
 CACHE_LINE: Final = 64
 PACK_BYTES: Final = 2 << 20  # of the file, packed at a time
 PACK_ROWS: Final = 32  # rows are packed in multiples of it
+LEAST_TEMPORARY: Final = 1 << 14  # values; smaller arrays come from NumPy
+TEMPORARY_BYTES: Final = 32 << 20  # kept for the next pass, at most
 I16_SCALES: Final = 64  # bytes: one float32 for each of 16 positions
 KV_TYPES: Final[dict[str, type[np.generic]]] = {  # 16-bit floats as their bits
     "f32": np.float32, "f16": np.uint16, "bf16": np.uint16, "q8_0": np.uint8, "i16": np.uint8,
@@ -194,6 +196,7 @@ class CpuOps:
     ) -> None:
         self.runner = _native.Runner(num_threads, isa, arena)
         self.screening = Screening()
+        self.temporaries = _native.Temporaries(TEMPORARY_BYTES)
         self.rope_tables: list[RopeTable] = []
         self.matrix_shapes: list[tuple[int, int]] = []
         self.bf16_activations = bf16_activations
@@ -240,10 +243,16 @@ class CpuOps:
 
         return Replay(model, self)
 
+    def _empty(self, shape: tuple[int, ...]) -> Float32:
+        """An array that a pass fills."""
+        if math.prod(shape) < LEAST_TEMPORARY:
+            return np.empty(shape, np.float32)
+        return self.temporaries.empty(shape)
+
     # --- in a forward pass ----------------------------------------------------------------------------
     def embed(self, table: Embedding, token_ids: Int32, scale: float = 1.0) -> Float32:
         weight = table.weight
-        out = np.empty((len(token_ids), weight.shape[1]), np.float32)
+        out = self._empty((len(token_ids), weight.shape[1]))
         for start in range(0, len(token_ids), EMBED_ROWS):
             part = slice(start, start + EMBED_ROWS)
             self.runner.embed(
@@ -254,7 +263,7 @@ class CpuOps:
         return out
 
     def linear(self, x: Float32, weight: Any) -> Float32:
-        out = np.empty((len(x), weight.shape[0]), np.float32)
+        out = self._empty((len(x), weight.shape[0]))
         self.runner.linear(x, [weight], [out])
         return out
 
@@ -266,17 +275,17 @@ class CpuOps:
         return self.linear(x, head)
 
     def linears(self, x: Float32, *weights: Any) -> tuple[Float32, ...]:
-        out = [np.empty((len(x), weight.shape[0]), np.float32) for weight in weights]
+        out = [self._empty((len(x), weight.shape[0])) for weight in weights]
         self.runner.linear(x, weights, out)
         return tuple(out)
 
     def rms_norm(self, x: Float32, weight: Float32, eps: float) -> Float32:
-        out = np.empty(x.shape, np.float32)
+        out = self._empty(x.shape)
         self.runner.rms_norm(x, weight, eps, out)
         return out
 
     def layer_norm(self, x: Float32, weight: Float32, bias: Float32, eps: float) -> Float32:
-        out = np.empty(x.shape, np.float32)
+        out = self._empty(x.shape)
         self.runner.layer_norm(x, weight, bias, eps, out)
         return out
 
@@ -284,7 +293,7 @@ class CpuOps:
         self, x: Float32, positions: Int32, table: RopeTable, head_dim: int, interleaved: bool = False
     ) -> Float32:
         table.cover(positions)
-        out = np.empty(x.shape, np.float32)
+        out = self._empty(x.shape)
         self.runner.rope(x, positions, table.cosines, table.sines, head_dim, interleaved, out)
         return out
 
@@ -292,7 +301,7 @@ class CpuOps:
         self, q: Float32, k: Float32, v: Float32, cache: KVCache, layer: int, batch: Batch, scale: float
     ) -> Float32:
         spec = cache.specs[layer]
-        out = np.empty(q.shape, np.float32)
+        out = self._empty(q.shape)
         self.runner.attention(
             q, k, v, cache.keys[layer], cache.values[layer],
             batch.positions, batch.slots, batch.sequence_ids, batch.block_tables,
@@ -301,21 +310,28 @@ class CpuOps:
         return out
 
     def glu(self, gate: Float32, up: Float32, activation: str) -> Float32:
-        out = np.empty(gate.shape, np.float32)
+        out = self._empty(gate.shape)
         self.runner.glu(gate, up, ACTIVATIONS[activation], out)
         return out
 
+    def gated_mlp(self, x: Float32, gate: Any, up: Any, down: Any, activation: str) -> Float32:
+        if len(x) == 1 or gate.in_pairs or up.in_pairs or down.in_pairs:
+            return self.linear(self.glu(*self.linears(x, gate, up), activation), down)
+        out = self._empty((len(x), down.shape[0]))
+        self.runner.gated_mlp(x, gate, up, down, ACTIVATIONS[activation], out)
+        return out
+
     def activation(self, x: Float32, activation: str) -> Float32:
-        out = np.empty(x.shape, np.float32)
+        out = self._empty(x.shape)
         self.runner.glu(x, None, ACTIVATIONS[activation], out)
         return out
 
     def add(self, x: Float32, y: Float32) -> Float32:
-        out = np.empty(x.shape, np.float32)
+        out = self._empty(x.shape)
         self.runner.add(x, y, out)
         return out
 
     def rows(self, x: Float32, index: Int32) -> Float32:
-        out = np.empty((len(index), x.shape[1]), np.float32)
+        out = self._empty((len(index), x.shape[1]))
         self.runner.rows(x, index, out)
         return out

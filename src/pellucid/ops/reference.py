@@ -210,6 +210,9 @@ class ReferenceOps:
     def glu(self, gate: Float32, up: Float32, activation: str) -> Float32:
         return self.activation(gate, activation) * up
 
+    def gated_mlp(self, x: Float32, gate: Any, up: Any, down: Any, activation: str) -> Float32:
+        return self.linear(self.glu(*self.linears(x, gate, up), activation), down)
+
     def activation(self, x: Float32, activation: str) -> Float32:
         return ACTIVATIONS[activation](x.astype(np.float64)).astype(np.float32)
 

@@ -208,6 +208,58 @@ def test_rowwise_operations_are_their_twins(isa: str) -> None:
         np.testing.assert_allclose(got, want, rtol=2e-6, atol=2e-6)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(
+    ("gate", "up", "down", "width", "middle"),
+    [
+        ("Q5_0", "Q5_0", "Q6_K", 96, 256),
+        ("Q4_1", "Q8_0", "Q4_0", 64, 160),
+        ("F16", "Q4_0", "F32", 32, 75),  # the middle is not rounded, and ends within a strip
+        ("F32", "BF16", "Q5_1", 21, 96),
+    ],
+)
+def test_gated_mlp_is_its_operations_one_by_one(
+    isa: str, gate: str, up: str, down: str, width: int, middle: int
+) -> None:
+    rng = np.random.default_rng(width)
+    x = rng.normal(size=(150, width)).astype(np.float32)
+    x[5, 3] = np.nan  # spoils its own row alone
+    tensors = [
+        random_tensor(Format[gate], middle, width, 1),
+        random_tensor(Format[up], middle, width, 2),
+        random_tensor(Format[down], 40, middle, 3),
+    ]
+    biases = [rng.normal(size=len(t)).astype(np.float32) for t in (range(middle), range(middle), range(40))]
+    one = CpuOps(1, "scalar")
+    g, u, d = (one.matrix(t, b) for t, b in zip(tensors, biases, strict=True))
+    for name in ("silu", "gelu_tanh", "gelu"):
+        want = one.linear(one.glu(one.linear(x, g), one.linear(x, u), name), d)
+        assert np.isnan(want[5]).all() and np.isfinite(np.delete(want, 5, axis=0)).all()
+        for threads in (1, 2, 3):
+            ops = CpuOps(threads, isa)
+            matrices = [ops.matrix(t, b) for t, b in zip(tensors, biases, strict=True)]
+            for rows in (0, 1, 2, 9, 47, 64, 65, 150):
+                got = ops.gated_mlp(x[:rows], *matrices, name)
+                np.testing.assert_array_equal(got.view(np.uint32), want[:rows].view(np.uint32))
+
+
+def test_gated_mlp_refuses_what_does_not_fit() -> None:
+    ops = CpuOps(1)
+    small, large = (ops.matrix(random_tensor(Format.Q8_0, n, 64)) for n in (32, 64))
+    x, y = np.zeros((2, 64), np.float32), np.zeros((2, 64), np.float32)
+    split = ops.head(random_tensor(Format.Q8_0, 64, 64))
+    for args in [
+        (x[:, :32].copy(), large, large, large, 0, y),
+        (x, large, small, large, 0, y),
+        (x, small, small, large, 0, y),
+        (x, large, large, large, 3, y),
+        (x, large, large, large, 0, y[:1]),
+        (x, large, large, split, 0, y),
+    ]:
+        with pytest.raises(ValueError, match="gated_mlp"):
+            ops.runner.gated_mlp(*args)
+
+
 @pytest.mark.parametrize("label", ["F32", "Q4_K", "Q8_0", "BF16"])
 def test_embed_reads_rows_of_the_file(label: str) -> None:
     weight = random_tensor(Format[label], 50, 256)
