@@ -79,6 +79,7 @@ class Runner {
   void gated_mlp(const float* x, int64_t rows, const Matrix& gate, const Matrix& up, const Matrix& down, int activation, float* y);
   // The product of the screen's rows with a split matrix, as bounds, and the choice from those of one row: screen.h.
   void screen(const float* x, Screen& screen);
+  void peaks(const float* x, Screen& screen);  // the same from peaks of the product: Screen::Kind
   int64_t settle(Screen& screen, int row, const Draw& draw);
 
   void embed(EmbedArgs args);

@@ -85,6 +85,12 @@ void rows_stage(const void* arguments, Worker&) {
   *term = {-1, 0, {}};
 }
 
+// Flags and what is likely, as before a pass.
+void clear_stage(const void* arguments, Worker&) {
+  Screen& s = *static_cast<const RowArgs*>(arguments)->screen;
+  std::fill(s.unsound, s.unsound + s.num_threads, 0);
+}
+
 // As NumPy divides float32 by float32.
 double tempered(float z, float temperature) { return static_cast<double>(temperature == 1.0f ? z : z / temperature); }
 
@@ -102,6 +108,7 @@ struct SettleArgs {
   const Kernels* kernels;
   Best* best;         // [threads], all the same before
   double top, least;  // a tempered logit z is excluded unless z - top >= least
+  int64_t done;       // a bound whose panels have been looked at; -1: none
 };
 
 // A choice among exact logits as they become known.
@@ -113,20 +120,35 @@ class Chooser {
         w_(matrix_.as_weight(nullptr)),
         xq_(args.screen->xq_of(args.row)),
         upper_(args.screen->upper_of(args.row)),
-        panel_upper_(args.screen->panel_upper_of(args.row)),
+        highest_(args.screen->highest_of(args.row)),
         best_(best) {}
 
+  void argmax(int64_t first, int64_t end) {
+    const int64_t shared = a_.screen->panels_of_bound;
+    for (int64_t bound = first / shared; bound * shared < end; ++bound) {
+      if (static_cast<double>(highest_[bound]) < best_.score || bound == a_.done) continue;
+      for (int64_t p = bound * shared; p < std::min((bound + 1) * shared, end); ++p) argmax_panel(p);
+    }
+  }
+
+  void draw(int64_t first, int64_t end) {
+    for (int64_t p = first / kPanelsOfRun * kPanelsOfRun; p < end; p += kPanelsOfRun)
+      if (bound_of(p) != a_.done) draw_run(p);
+  }
+
+ private:
   void argmax_panel(int64_t p) {
-    if (static_cast<double>(panel_upper_[p]) < best_.score || p == best_.id / kPanel) return;  // too low, or known
+    if (p == best_.id / kPanel) return;  // known
     float z[kPanel];
     exact(p, z);
     for (int64_t i = 0; i < live(p); ++i) consider(static_cast<double>(z[i]), p * kPanel + i);
   }
 
+
   // The panels of the run of ids that panel `first` begins: their noise is computed together.
   void draw_run(int64_t first) {
     const int64_t end = std::min(first + kPanelsOfRun, matrix_.num_panels);
-    const float most = *std::max_element(panel_upper_ + first, panel_upper_ + end);
+    const float most = *std::max_element(highest_ + bound_of(first), highest_ + bound_of(end - 1) + 1);
     const double needed = best_.score - tempered(most);
     if (needed > sampling::kLargestNoise || excluded(tempered(most))) return;
     uint32_t words[sampling::kRun];
@@ -136,7 +158,7 @@ class Chooser {
       if (in_question(p, first, words)) draw_panel(p, first, words);
   }
 
- private:
+  int64_t bound_of(int64_t p) const { return a_.screen->bound_of(p); }
   double tempered(float z) const { return pellucid::tempered(z, a_.draw->temperature); }
   bool excluded(double z) const { return !(z - a_.top >= a_.least); }
   int64_t live(int64_t p) const { return std::min(kPanel, matrix_.outputs - p * kPanel); }
@@ -146,7 +168,7 @@ class Chooser {
 
   bool in_question(int64_t p, int64_t first, const uint32_t* words) const {
     for (int64_t i = 0; i < live(p); ++i) {
-      const double z = tempered(upper_[p * kPanel + i]);
+      const double z = tempered(upper_[bound_of(p) * kPanel + i]);
       if (!excluded(z) && z + sampling::noise_bound(word_of(words, (p - first) * kPanel + i)) >= best_.score) return true;
     }
     return false;
@@ -167,8 +189,9 @@ class Chooser {
   void exact(int64_t p, float* out) {
     a_.kernels->exact_panel(w_, xq_, matrix_.inputs / quant::kBlock, p, out);
     ++best_.num_rescored;
+    if (a_.screen->panels_of_bound > 1) return;  // the bound is others', too
     std::copy(out, out + live(p), upper_ + p * kPanel);
-    panel_upper_[p] = *std::max_element(out, out + live(p));
+    highest_[p] = *std::max_element(out, out + live(p));
   }
 
   void consider(double score, int64_t id) {
@@ -180,34 +203,46 @@ class Chooser {
   const PackedWeight w_;
   const uint8_t* const xq_;
   float* const upper_;
-  float* const panel_upper_;
+  float* const highest_;
   Best& best_;
 };
 
-void argmax_stage(const void* arguments, Worker& worker) {
+constexpr int64_t kPanelsAtOnce = 512;  // whole runs of ids, and whole bounds
+static_assert(kPanelsAtOnce % kPanelsOfRun == 0 && kPanelsAtOnce % kPanelsOfPeak == 0);
+
+template <void (Chooser::*kLook)(int64_t first, int64_t end)> void settle_stage(const void* arguments, Worker& worker) {
   const auto& a = *static_cast<const SettleArgs*>(arguments);
   Chooser chooser(a, a.best[worker.index]);
-  for (int64_t begin, end; worker.take(a.screen->matrix->num_panels, 512, begin, end);)
-    for (int64_t p = begin; p < end; ++p) chooser.argmax_panel(p);
+  for (int64_t begin, end; worker.take(a.screen->matrix->num_panels, kPanelsAtOnce, begin, end);) (chooser.*kLook)(begin, end);
 }
 
-void draw_stage(const void* arguments, Worker& worker) {
-  const auto& a = *static_cast<const SettleArgs*>(arguments);
-  Chooser chooser(a, a.best[worker.index]);
-  const int64_t runs = (a.screen->matrix->num_panels + kPanelsOfRun - 1) / kPanelsOfRun;
-  for (int64_t begin, end; worker.take(runs, 64, begin, end);)
-    for (int64_t r = begin; r < end; ++r) chooser.draw_run(r * kPanelsOfRun);
+// Panels [first, end) to begin with.
+std::vector<std::pair<int64_t, int64_t>> likely_panels(const Screen& s, int row) {
+  if (s.panels_of_bound > 1) {
+    const float* const highest = s.highest_of(row);
+    const int64_t first = (std::max_element(highest, highest + s.num_bounds) - highest) * s.panels_of_bound;
+    return {{first, std::min(first + s.panels_of_bound, s.matrix->num_panels)}};
+  }
+  std::vector<std::pair<int64_t, int64_t>> panels;
+  for (int t = 0; t < s.num_threads; ++t)
+    if (const int64_t p = s.likely_of(row)[t]; p >= 0) panels.push_back({p, p + 1});
+  return panels;
 }
 
 }  // namespace
 
-Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_, int num_rows_)
-    : matrix(std::move(matrix_)), num_threads(num_threads_), num_rows(num_rows_) {
-  const auto num_blocks = static_cast<size_t>(matrix->inputs / quant::kBlock), panels = static_cast<size_t>(matrix->num_panels);
+Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_, int num_rows_, Kind kind)
+    : matrix(std::move(matrix_)),
+      num_threads(num_threads_),
+      num_rows(num_rows_),
+      panels_of_bound(kind == Kind::kPeaks ? kPanelsOfPeak : 1),
+      num_bounds((matrix->num_panels + panels_of_bound - 1) / panels_of_bound) {
+  const auto num_blocks = static_cast<size_t>(matrix->inputs / quant::kBlock), bounds = static_cast<size_t>(num_bounds);
   const auto rows = static_cast<size_t>(num_rows), threads = static_cast<size_t>(num_threads);
-  const size_t sizes[] = {rows * num_blocks * kActivationBytes, rows * num_blocks * sizeof(ScreenBlock),
-                          (quant::kHotInputs + 1) * sizeof(ScreenTerm), rows * panels * kPanel * 4, rows * panels * 4,
-                          rows * threads * 4, threads * 4};
+  const size_t halves = kind == Kind::kHalves;
+  const size_t sizes[] = {rows * num_blocks * kActivationBytes, halves * rows * num_blocks * sizeof(ScreenBlock),
+                          halves * (quant::kHotInputs + 1) * sizeof(ScreenTerm), rows * bounds * kPanel * 4, rows * bounds * 4,
+                          halves * rows * threads * 4, threads * 4};
   size_t total = 0, starts[7];
   for (int i = 0; i < 7; ++i) {
     starts[i] = total;
@@ -219,7 +254,7 @@ Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_, int num_rows_)
   blocks = reinterpret_cast<ScreenBlock*>(at(1));
   terms = reinterpret_cast<ScreenTerm*>(at(2));
   upper = reinterpret_cast<float*>(at(3));
-  panel_upper = reinterpret_cast<float*>(at(4));
+  highest = reinterpret_cast<float*>(at(4));
   likely = reinterpret_cast<int32_t*>(at(5));
   unsound = reinterpret_cast<int32_t*>(at(6));
 }
@@ -247,7 +282,7 @@ void Runner::screen(const float* x, Screen& s) {
   }
   s.x = x;
   const int64_t step = std::max<int64_t>(1, std::min<int64_t>((32 << 10) / m.panel_bytes, m.num_panels / (4 * num_threads())));
-  const ScreenArgs args{m.as_weight(nullptr), s.blocks,  s.terms,    s.upper,       s.panel_upper,        s.likely,
+  const ScreenArgs args{m.as_weight(nullptr), s.blocks,  s.terms,    s.upper,       s.highest,            s.likely,
                         s.unsound,            s.num_rows, m.inputs / quant::kBlock, s.num_threads, step};
   Stage stages[kMaxScreenRows + 2];
   int n = 0;
@@ -258,46 +293,62 @@ void Runner::screen(const float* x, Screen& s) {
   submit(stages, n);
 }
 
+void Runner::peaks(const float* x, Screen& s) {
+  const Matrix* weights[] = {s.matrix.get()};
+  s.x = x;
+  PeaksArgs args{linear_args(x, s.num_rows, weights, nullptr, 1), s.upper, s.highest, s.unsound, s.num_bounds};
+  args.linear.xq = scratch(static_cast<size_t>(activation_bytes(s.num_rows, s.matrix->inputs)));
+  const Stage stages[] = {make_stage(clear_stage, RowArgs{&s}, true),
+                          make_stage(kernels_.quantise, QuantiseArgs{x, args.linear.xq, s.num_rows, s.matrix->inputs}, false),
+                          make_stage(kernels_.peaks, args, false)};
+  submit(stages, 3);
+}
+
 int64_t Runner::settle(Screen& s, int row, const Draw& draw) {
   s.num_rescored = 0;
   Matrix& m = *s.matrix;
-  if (m.num_rows_seen < kRowsForHot) {  // the bounds are there already: what changes now serves the next pass
+  if (s.panels_of_bound == 1 && m.num_rows_seen < kRowsForHot) {  // the bounds are there already: what changes now serves the next pass
     add_energy(m, s.x_of(row));
     if (++m.num_rows_seen == kRowsForHot) fill_headers(m);
   }
   if (std::any_of(s.unsound, s.unsound + s.num_threads, [](int32_t flag) { return flag != 0; })) return kUnsettled;
-  const int32_t* const likely = s.likely_of(row);
+  if (s.panels_of_bound > 1) {
+    const QuantiseArgs rounding{s.x_of(row), s.xq_of(row), 1, m.inputs};
+    Worker alone = Worker::alone();
+    kernels_.quantise(&rounding, alone);
+  }
   std::vector<Best> best(static_cast<size_t>(num_threads()));
   const double lowest = -std::numeric_limits<double>::infinity();
-  SettleArgs args{&s, row, &draw, &kernels_, best.data(), 0.0, lowest};
+  SettleArgs args{&s, row, &draw, &kernels_, best.data(), 0.0, lowest, -1};
 
   // Begins with what is likely to be best, so that few others stay in question.
-  const auto choose = [&](void (*run)(const void*, Worker&), auto one) {
+  const auto choose = [&]<void (Chooser::*kLook)(int64_t, int64_t)>() {
     Best first{lowest, std::numeric_limits<int64_t>::max(), 0};
     Chooser chooser(args, first);
-    for (int t = 0; t < s.num_threads; ++t)
-      if (likely[t] >= 0) one(chooser, likely[t]);
+    for (const auto& [begin, end] : likely_panels(s, row)) (chooser.*kLook)(begin, end);
+    // What has been looked at need not be again: the best only rises.
+    if (s.panels_of_bound > 1) args.done = s.bound_of(likely_panels(s, row).front().first);
     s.num_rescored += first.num_rescored;
     first.num_rescored = 0;
     std::fill(best.begin(), best.end(), first);
-    const Stage stage = make_stage(run, args, false);
+    const Stage stage = make_stage(settle_stage<kLook>, args, false);
     pool_.run(&stage, 1);
     for (const Best& b : best) {
       if (b.score > first.score || (b.score == first.score && b.id < first.id)) first = b;
       s.num_rescored += b.num_rescored;
     }
+    args.done = -1;
     return first;
   };
-  const auto argmax = [&] { return choose(argmax_stage, [](Chooser& c, int64_t p) { c.argmax_panel(p); }); };
-  if (draw.temperature == 0.0f) return argmax().id;
-  const float most = *std::max_element(s.panel_upper_of(row), s.panel_upper_of(row) + m.num_panels);
+  if (draw.temperature == 0.0f) return choose.operator()<&Chooser::argmax>().id;
+  const float most = *std::max_element(s.highest_of(row), s.highest_of(row) + s.num_bounds);
   if (!std::isfinite(tempered(most, draw.temperature))) return kUnsettled;
   if (draw.min_p > 0.0) {
-    const auto top = static_cast<float>(argmax().score);
+    const auto top = static_cast<float>(choose.operator()<&Chooser::argmax>().score);
     args.top = tempered(top, draw.temperature);
     args.least = sampling::log_positive(draw.min_p);
   }
-  return choose(draw_stage, [](Chooser& c, int64_t p) { c.draw_run(p / kPanelsOfRun * kPanelsOfRun); }).id;
+  return choose.operator()<&Chooser::draw>().id;
 }
 
 }  // namespace pellucid

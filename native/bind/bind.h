@@ -3,7 +3,8 @@
 #include <nanobind/nanobind.h>
 
 namespace pellucid::bind {
-void bind_ops(nanobind::module_& m);       // thread pool, packed matrices, kernels
+void bind_memory(nanobind::module_& m);    // of weights, and of the arrays of a pass
+void bind_ops(nanobind::module_& m);       // thread pool, packed matrices, kernels; after memory
 void bind_text(nanobind::module_& m);      // vocabularies, SPM and BPE merging
 void bind_sampling(nanobind::module_& m);  // log-softmax, top-k, keyed noise
 void bind_cuts(nanobind::module_& m);      // cuts by probability and entropy, penalties for repeats

@@ -1,137 +1,9 @@
 // Python's side of the kernels: checks every array once, then hands pointers down.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
-#include <nanobind/stl/shared_ptr.h>
-#include <nanobind/stl/string.h>
-#include <nanobind/stl/unique_ptr.h>
-#include <nanobind/stl/vector.h>
-
-#include <optional>
-#include <stdexcept>
-
 #include "bind/bind.h"
-#include "quant/packed.h"
-#include "runner.h"
-#include "screen.h"
-#include "temporaries.h"
-
-namespace nb = nanobind;
+#include "bind/py_runner.h"
 
 namespace pellucid::bind {
 namespace {
-
-using Floats = nb::ndarray<float, nb::c_contig, nb::device::cpu>;
-using Ints = nb::ndarray<int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Table = nb::ndarray<int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using RawBytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Anything = nb::ndarray<nb::device::cpu>;
-
-void require(bool condition, const char* message) {
-  if (!condition) throw nb::value_error(message);
-}
-
-int64_t rows_of(const Floats& x) { return x.ndim() == 0 ? 0 : static_cast<int64_t>(x.shape(0)); }
-int64_t width_of(const Floats& x) { return x.ndim() && x.shape(0) ? static_cast<int64_t>(x.size() / x.shape(0)) : 0; }
-int64_t size_of(const Floats& x) { return static_cast<int64_t>(x.size()); }
-
-void check_range(const int32_t* values, int64_t n, int64_t limit, const char* message) {
-  for (int64_t i = 0; i < n; ++i) require(values[i] >= 0 && values[i] < limit, message);
-}
-
-// A recorded program with the arrays that it reads and writes.
-struct HeldProgram {
-  std::unique_ptr<Program> program;
-  std::vector<nb::object> arrays;
-};
-
-// The runner and, while recording, the arrays to keep alive.
-struct PyRunner {
-  std::vector<nb::object> sources;  // what is being packed; before the runner, so that it outlives the packing
-  Runner runner;
-  std::vector<nb::object> arrays;
-
-  template <class... A> void keep(const A&... a) {
-    if (runner.is_recording()) (arrays.push_back(nb::cast(a)), ...);
-  }
-};
-
-// An array of a pass; its memory goes back when nobody holds it.
-nb::ndarray<nb::numpy, float> empty(const std::shared_ptr<Temporaries>& self, const std::vector<int64_t>& shape) {
-  struct Held {
-    std::shared_ptr<Temporaries> from;
-    Temporaries::Block block;
-  };
-  int64_t count = 1;
-  size_t sizes[3];
-  require(shape.size() >= 1 && shape.size() <= 3, "empty: one to three dimensions");
-  for (size_t i = 0; i < shape.size(); ++i) {
-    require(shape[i] >= 0 && shape[i] <= INT32_MAX && count * shape[i] <= int64_t{1} << 40, "empty: sizes from 0 on, of a terabyte at most");
-    count *= shape[i];
-    sizes[i] = static_cast<size_t>(shape[i]);
-  }
-  auto held = std::make_unique<Held>(Held{self, self->take(static_cast<size_t>(count) * 4)});
-  void* data = held->block.memory.get();
-  nb::capsule owner(held.get(), [](void* p) noexcept {
-    const std::unique_ptr<Held> back(static_cast<Held*>(p));
-    back->from->give_back(std::move(back->block));
-  });
-  held.release();
-  return {data, shape.size(), sizes, owner};
-}
-
-const quant::FormatInfo& format_of(const std::string& label) {
-  const quant::FormatInfo* f = quant::find_format(label);
-  if (!f) throw nb::value_error(("unknown weight format " + label).c_str());
-  return *f;
-}
-
-void check_bytes(const RawBytes& data, const quant::FormatInfo& f, int64_t rows, int64_t width) {
-  require(rows > 0 && width > 0 && width % f.block_size == 0, "a matrix must have rows, and rows of whole blocks");
-  require(width / f.block_size <= INT64_MAX / f.block_bytes / rows, "matrix too large");
-  require(static_cast<int64_t>(data.size()) == rows * (width / f.block_size) * f.block_bytes,
-          "the bytes do not match the matrix's shape");
-}
-
-std::shared_ptr<Matrix> allocate(PyRunner& self, const std::string& label, int64_t outputs, int64_t inputs,
-                                 std::optional<Floats> bias, bool split, bool in_pairs) {
-  const quant::FormatInfo& f = format_of(label);
-  require(outputs > 0 && inputs > 0 && inputs % f.block_size == 0, "a matrix must have rows, and rows of whole blocks");
-  require(inputs <= INT32_MAX && outputs <= INT32_MAX && outputs <= INT64_MAX / 8 / inputs, "matrix too large");
-  require(!bias || size_of(*bias) == outputs, "a bias needs one value for each output");
-  require(!split || quant::can_split(f.format), "this format cannot be split");
-  require(!in_pairs || quant::can_pair(f.format), "only BF16 lies in pairs");
-  std::shared_ptr<Matrix> m = self.runner.allocate(static_cast<int>(f.format), outputs, inputs, split, in_pairs);
-  if (bias) m->bias.assign(bias->data(), bias->data() + outputs);
-  if (bias && split) m->bias.resize(static_cast<size_t>(m->num_panels * quant::kLanes));
-  return m;
-}
-
-void pack_rows(PyRunner& self, Matrix& m, int64_t first, RawBytes data) {
-  const quant::FormatInfo& f = quant::info(static_cast<quant::Format>(m.format));
-  const int64_t row_bytes = m.inputs / f.block_size * f.block_bytes, rows = static_cast<int64_t>(data.size()) / row_bytes;
-  require(rows > 0 && rows * row_bytes == static_cast<int64_t>(data.size()), "the bytes are not whole rows of the matrix");
-  require(first >= 0 && first % kPackRows == 0 && rows <= m.outputs - first, "the rows are outside the matrix");
-  require(rows % kPackRows == 0 || first + rows == m.outputs, "rows are packed 32 at a time");
-  nb::gil_scoped_release release;
-  self.runner.pack(m, first, data.data(), rows);
-}
-
-void pack_mapped(PyRunner& self, std::shared_ptr<Matrix> m, RawBytes data) {
-  check_bytes(data, quant::info(static_cast<quant::Format>(m->format)), m->outputs, m->inputs);
-  self.sources.push_back(nb::cast(data));
-  self.sources.push_back(nb::cast(m));
-  self.runner.pack_mapped(*m, data.data());
-}
-
-void finish_packing(PyRunner& self) {
-  {
-    nb::gil_scoped_release release;
-    self.runner.finish_packing();
-    self.runner.arena()->settle();
-  }
-  self.sources.clear();
-}
 
 void linear(PyRunner& self, Floats x, const std::vector<std::shared_ptr<Matrix>>& weights, const std::vector<Floats>& y) {
   const int n = static_cast<int>(weights.size());
@@ -328,43 +200,13 @@ void bind_ops(nb::module_& m) {
                                std::to_string(limit - 1)).c_str());
   }, "ValueError unless all values are in [0, limit).");
 
-  nb::class_<Matrix>(m, "Matrix", "A packed matrix.")
-      .def_prop_ro("shape", [](const Matrix& w) { return nb::make_tuple(w.outputs, w.inputs); })
-      .def_prop_ro("format", [](const Matrix& w) { return std::string(quant::info(static_cast<quant::Format>(w.format)).name); })
-      .def_prop_ro("in_pairs", [](const Matrix& w) { return w.in_pairs; })
-      .def_prop_ro("is_split", [](const Matrix& w) { return w.lower != nullptr; })
-      .def_prop_ro("lower_bytes", [](const Matrix& w) { return w.lower ? w.num_panels * quant::lower_bytes(w.inputs) : 0; })
-      .def_prop_ro("num_bytes", [](const Matrix& w) { return w.num_bytes(); });
-
-  nb::class_<Screen>(m, "Screen", "Bounds of a few rows of logits, and what has been computed exactly of it (native/screen.h).")
-      .def_prop_ro("num_panels", [](const Screen& s) { return s.matrix->num_panels; }, "Of 16 logits each.")
-      .def_prop_ro("num_rescored", [](const Screen& s) { return s.num_rescored; }, "Panels that the last choice computed exactly.")
-      .def("upper", [](const Screen& s, int row) {
-        require(row >= 0 && row < s.num_rows, "upper: there is no such row");
-        auto* copy = new std::vector<float>(s.upper_of(row), s.upper_of(row) + s.matrix->outputs);
-        nb::capsule owner(copy, [](void* p) noexcept { delete static_cast<std::vector<float>*>(p); });
-        return nb::ndarray<nb::numpy, float, nb::ndim<1>>(copy->data(), {copy->size()}, owner);
-      }, nb::arg("row") = 0, "float32 [outputs], a copy: no exact logit of the row is larger.");
-
   nb::class_<HeldProgram>(m, "Program", "Recorded operations over fixed buffers.")
       .def_prop_ro("num_stages", [](const HeldProgram& p) { return p.program->stages.size(); });
 
-  nb::class_<Temporaries>(m, "Temporaries", "Memory of arrays that live within a pass, used again when nobody holds them.")
-      .def("__init__", [](Temporaries* self, int64_t limit) {
-        require(limit >= 0, "limit must be 0 or more bytes");
-        new (self) Temporaries(static_cast<size_t>(limit));
-      }, nb::arg("limit"), "limit: bytes that are kept, at most.")
-      .def("empty", empty, nb::arg("shape"), "float32 [shape], 64-byte aligned, not cleared.")
-      .def_prop_ro("num_kept", [](const Temporaries& t) { return t.num_kept(); }, "Bytes that wait to be used again.");
-
-  nb::class_<Arena>(m, "Arena", "Memory for packed weights, touched ahead of its use by a thread of its own.")
-      .def("__init__", [](Arena* self, int64_t expected) {
-        require(expected >= 0 && expected <= (int64_t{1} << 46), "expected must be 0 to 2**46 bytes");
-        new (self) Arena(static_cast<size_t>(expected));
-      }, nb::arg("expected"))
-      .def_prop_ro("used", [](const Arena& a) { return a.used(); });
-
-  nb::class_<PyRunner>(m, "Runner", "A pool of threads and the kernels of one instruction set.")
+  nb::class_<PyRunner> runner(m, "Runner", "A pool of threads and the kernels of one instruction set.");
+  bind_matrices(m, runner);
+  bind_screen(m, runner);
+  runner
       .def("__init__", [](PyRunner* self, int num_threads, std::optional<std::string> isa, std::shared_ptr<Arena> arena) {
         require(num_threads >= 1 && num_threads <= 1024, "num_threads must be 1 to 1024");
         const Kernels* kernels = isa ? find_kernels(isa->c_str()) : &best_kernels();
@@ -373,35 +215,7 @@ void bind_ops(nb::module_& m) {
       }, nb::arg("num_threads"), nb::arg("isa").none() = nb::none(), nb::arg("arena").none() = nb::none())
       .def_prop_ro("num_threads", [](const PyRunner& r) { return r.runner.num_threads(); })
       .def_prop_ro("isa", [](const PyRunner& r) { return std::string(r.runner.kernels().name); })
-      .def_prop_ro("packed_bytes", [](const PyRunner& r) { return r.runner.arena()->used(); })
-      .def("allocate", allocate, nb::arg("format"), nb::arg("outputs"), nb::arg("inputs"), nb::arg("bias").none(),
-           nb::arg("split") = false, nb::arg("in_pairs") = false,
-           "in_pairs: BF16 for activations that `linear` rounds to bf16, too.")
-      .def("pack_mapped", pack_mapped, nb::arg("matrix"), nb::arg("data"),
-           "Pack all rows later, on a thread of its own; `data` lies in a file's map, whose pages are given back.")
-      .def("finish_packing", finish_packing, "Wait for what `pack_mapped` began, and let go of its data.")
-      .def("pack_rows", pack_rows, nb::arg("matrix"), nb::arg("first"), nb::arg("data"))
       .def("linear", linear)
-      .def("make_screen", [](PyRunner& r, std::shared_ptr<Matrix> matrix, int num_rows) {
-        require(matrix->lower != nullptr, "make_screen: the matrix is not split");
-        require(num_rows >= 1 && num_rows <= kMaxScreenRows, "make_screen: num_rows must be 1 to 8");
-        return std::make_unique<Screen>(std::move(matrix), r.runner.num_threads(), num_rows);
-      }, nb::arg("matrix"), nb::arg("num_rows") = 1)
-      .def("screen", [](PyRunner& r, Floats x, nb::handle_t<Screen> screen) {
-        Screen& s = nb::cast<Screen&>(screen);
-        require(size_of(x) == s.num_rows * s.matrix->inputs, "screen: x is not num_rows rows of the matrix's inputs");
-        r.keep(x, nb::borrow(screen));
-        nb::gil_scoped_release release;
-        r.runner.screen(x.data(), s);
-      })
-      .def("settle", [](PyRunner& r, Screen& s, int row, float temperature, double min_p, uint64_t seed, uint32_t sample, uint32_t position,
-                        uint32_t stream) {
-        require(row >= 0 && row < s.num_rows, "settle: there is no such row");
-        require(temperature >= 0.0f && min_p >= 0.0 && min_p <= 1.0, "settle: temperature >= 0 and min_p in [0, 1]");
-        nb::gil_scoped_release release;
-        return r.runner.settle(s, row, {temperature, min_p, {seed, sample, position, stream}});
-      }, nb::arg("screen"), nb::arg("row"), nb::arg("temperature"), nb::arg("min_p"), nb::arg("seed"), nb::arg("sample"), nb::arg("position"),
-         nb::arg("stream"), "The id that the exact logits would give; -2: a bound is not finite, so look at the logits.")
       .def("gated_mlp", gated_mlp, nb::arg("x"), nb::arg("gate"), nb::arg("up"), nb::arg("down"), nb::arg("activation"), nb::arg("y"))
       .def("embed", embed)
       .def("rms_norm", rms_norm)

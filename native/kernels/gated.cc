@@ -4,6 +4,7 @@
 // A turn is 32 outputs of both matrices for some rows: a strip of gate and up beside one another, [rows][64].
 #include "kernels/activations.h"
 #include "kernels/kernels_here.h"
+#include "kernels/outputs.h"
 #include "kernels/rounding.h"
 #include "quant/packed.h"
 
@@ -15,8 +16,7 @@ static_assert(kStripRows % kTileRows == 0);
 
 // Outputs [32 unit, 32 unit + 32) of a matrix for these rows, to a column of the strip, whose first row is rows.begin.
 void fill(const LinearArgs& a, PackedWeight w, int64_t unit, RowRange rows, float* column) {
-  // Where output 0 of row 0 would lie: nothing outside the strip is written.
-  w.y = reinterpret_cast<float*>(reinterpret_cast<uintptr_t>(column) - 4 * static_cast<uintptr_t>(rows.begin * kStride + kOutputs * unit));
+  w.y = origin_of(column, kStride, rows.begin, kOutputs * unit);
   w.y_stride = kStride;
   const int64_t panels = kOutputs / quant::panel_rows(static_cast<quant::Format>(w.format)), first = unit * panels;
   for (int64_t p = first; p < first + panels && p < w.num_panels; ++p) one_panel(a, w, p, a.xq, rows);

@@ -92,6 +92,16 @@ struct ScreenArgs {
   int64_t rows, num_blocks, num_threads, step;
 };
 
+// Products of which the peaks stay (kernels/peaks.cc): one quantised weight, its y is not used.
+inline constexpr int64_t kPanelsOfPeak = 16;
+struct PeaksArgs {
+  LinearArgs linear;
+  float* upper;      // [rows][num_peaks][16] for each lane the largest of kPanelsOfPeak panels; -inf past the end
+  float* highest;    // [rows][num_peaks] the largest of each
+  int32_t* unsound;  // [num_threads] 1 where an output is NaN or infinite; 0 before
+  int64_t num_peaks;
+};
+
 struct EmbedArgs {
   const int32_t* ids;
   float* out;  // [rows, width]
@@ -158,7 +168,8 @@ struct Kernels {
   void (*gated)(const void*, Worker&);
   const PairKernels* pairs;
   void (*screen)(const void*, Worker&);
-  // The 16 exact outputs of one panel of a split matrix, for one row.
+  void (*peaks)(const void*, Worker&);
+  // The 16 exact outputs of one panel of a quantised matrix, for one row; those past the matrix's end are not written.
   void (*exact_panel)(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out);
   void (*rms_norm)(const void*, Worker&);
   void (*layer_norm)(const void*, Worker&);

@@ -13,6 +13,7 @@ void one_panel(const LinearArgs& a, const PackedWeight& w, int64_t panel, const 
 RowRange rows_of_group(const LinearArgs& a, int64_t group);
 extern const PairKernels pair_kernels;
 void screen(const void* arguments, Worker& worker);
+void peaks(const void* arguments, Worker& worker);
 void exact_panel(const PackedWeight& w, const uint8_t* xq, int64_t blocks, int64_t panel, float* out);
 void rms_norm(const void* arguments, Worker& worker);
 void layer_norm(const void* arguments, Worker& worker);

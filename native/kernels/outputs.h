@@ -5,6 +5,12 @@
 
 namespace pellucid::PELLUCID_ISA {
 
+// Of outputs that go to `part` instead, [rows from `row` on][outputs from `output` on] with this stride: where output 0 of
+// row 0 would lie. Nothing outside the part is written.
+inline float* origin_of(float* part, int64_t stride, int64_t row, int64_t output) {
+  return reinterpret_cast<float*>(reinterpret_cast<uintptr_t>(part) - 4 * static_cast<uintptr_t>(row * stride + output));
+}
+
 // Adds the bias and writes 16 outputs (fewer at the end of the matrix).
 inline void write_outputs(f32x16 value, const PackedWeight& w, int64_t row, int64_t first) {
   float* y = w.y + row * w.y_stride + first;

@@ -9,7 +9,7 @@ namespace pellucid::PELLUCID_ISA {
 
 extern const Kernels table;
 const Kernels table = {
-    PELLUCID_TEXT(PELLUCID_ISA), kTileRows, kWideIsSigned, quantise, linear, gated, &pair_kernels, screen, exact_panel, rms_norm, layer_norm, rope, glu,
+    PELLUCID_TEXT(PELLUCID_ISA), kTileRows, kWideIsSigned, quantise, linear, gated, &pair_kernels, screen, peaks, exact_panel, rms_norm, layer_norm, rope, glu,
     add, attention_write, attention, attention_merge, probe_read, probe_dot,
 };
 

@@ -7,53 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-def instruction_sets() -> list[str]:
-    """The instruction sets that this machine runs, best first."""
-
-def largest(arg: NDArray[np.int32], /) -> int:
-    """The largest of some non-negative int32; -1 if there are none."""
-
-def check_range(arg0: NDArray[np.int32], arg1: int, arg2: str, /) -> None:
-    """ValueError unless all values are in [0, limit)."""
-
-class Matrix:
-    """A packed matrix."""
-
-    @property
-    def shape(self) -> tuple[Any, ...]: ...
-    @property
-    def format(self) -> str: ...
-    @property
-    def in_pairs(self) -> bool: ...
-    @property
-    def is_split(self) -> bool: ...
-    @property
-    def lower_bytes(self) -> int: ...
-    @property
-    def num_bytes(self) -> int: ...
-
-class Screen:
-    """
-    Bounds of a few rows of logits, and what has been computed exactly of it (native/screen.h).
-    """
-
-    @property
-    def num_panels(self) -> int:
-        """Of 16 logits each."""
-
-    @property
-    def num_rescored(self) -> int:
-        """Panels that the last choice computed exactly."""
-
-    def upper(self, row: int = 0) -> NDArray[np.float32]:
-        """float32 [outputs], a copy: no exact logit of the row is larger."""
-
-class Program:
-    """Recorded operations over fixed buffers."""
-
-    @property
-    def num_stages(self) -> int: ...
-
 class Temporaries:
     """
     Memory of arrays that live within a pass, used again when nobody holds them.
@@ -78,14 +31,25 @@ class Arena:
     @property
     def used(self) -> int: ...
 
+def instruction_sets() -> list[str]:
+    """The instruction sets that this machine runs, best first."""
+
+def largest(arg: NDArray[np.int32], /) -> int:
+    """The largest of some non-negative int32; -1 if there are none."""
+
+def check_range(arg0: NDArray[np.int32], arg1: int, arg2: str, /) -> None:
+    """ValueError unless all values are in [0, limit)."""
+
+class Program:
+    """Recorded operations over fixed buffers."""
+
+    @property
+    def num_stages(self) -> int: ...
+
 class Runner:
     """A pool of threads and the kernels of one instruction set."""
 
     def __init__(self, num_threads: int, isa: str | None = None, arena: Arena | None = None) -> None: ...
-    @property
-    def num_threads(self) -> int: ...
-    @property
-    def isa(self) -> str: ...
     @property
     def packed_bytes(self) -> int: ...
     def allocate(
@@ -108,11 +72,10 @@ class Runner:
         """Wait for what `pack_mapped` began, and let go of its data."""
 
     def pack_rows(self, matrix: Matrix, first: int, data: NDArray[np.uint8]) -> None: ...
-    def linear(
-        self, arg0: NDArray[np.float32], arg1: Sequence[Matrix], arg2: Sequence[NDArray[np.float32]], /
-    ) -> None: ...
     def make_screen(self, matrix: Matrix, num_rows: int = 1) -> Screen: ...
     def screen(self, arg0: NDArray[np.float32], arg1: Screen, /) -> None: ...
+    def make_peaks(self, matrix: Matrix, num_rows: int) -> Screen: ...
+    def peaks(self, arg0: NDArray[np.float32], arg1: Screen, /) -> None: ...
     def settle(
         self,
         screen: Screen,
@@ -128,6 +91,13 @@ class Runner:
         The id that the exact logits would give; -2: a bound is not finite, so look at the logits.
         """
 
+    @property
+    def num_threads(self) -> int: ...
+    @property
+    def isa(self) -> str: ...
+    def linear(
+        self, arg0: NDArray[np.float32], arg1: Sequence[Matrix], arg2: Sequence[NDArray[np.float32]], /
+    ) -> None: ...
     def gated_mlp(
         self,
         x: NDArray[np.float32],
@@ -214,6 +184,40 @@ class Runner:
     def start_recording(self) -> None: ...
     def stop_recording(self) -> Program: ...
     def run(self, arg: Program, /) -> None: ...
+
+class Matrix:
+    """A packed matrix."""
+
+    @property
+    def shape(self) -> tuple[Any, ...]: ...
+    @property
+    def format(self) -> str: ...
+    @property
+    def in_pairs(self) -> bool: ...
+    @property
+    def is_quantised(self) -> bool: ...
+    @property
+    def is_split(self) -> bool: ...
+    @property
+    def lower_bytes(self) -> int: ...
+    @property
+    def num_bytes(self) -> int: ...
+
+class Screen:
+    """
+    Bounds of a few rows of logits, and what has been computed exactly of it (native/screen.h).
+    """
+
+    @property
+    def num_panels(self) -> int:
+        """Of 16 logits each."""
+
+    @property
+    def num_rescored(self) -> int:
+        """Panels that the last choice computed exactly."""
+
+    def upper(self, row: int = 0) -> NDArray[np.float32]:
+        """float32 [outputs], a copy: no exact logit of the row is larger."""
 
 class Vocabulary:
     """The pieces of a GGUF vocabulary, read in place, and their encoder."""

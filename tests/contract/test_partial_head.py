@@ -70,7 +70,7 @@ def tokens(model, ops, requests, max_sequences):
     return found
 
 
-def check(path, prompts, num_new, max_sequences=1):
+def check(path, prompts, num_new, max_sequences=1, parameters=(*PARAMETERS, ALL_LOGITS)):
     """Every prompt with every set of parameters, from bounds and from logits, on one thread and on two."""
     checkpoint = open_checkpoint(path)
     results, counted = [], []
@@ -82,7 +82,7 @@ def check(path, prompts, num_new, max_sequences=1):
         requests = [
             Request((i, j), ids, SamplingParams(max_tokens=num_new, ignore_eos=True, **values))
             for i, ids in enumerate(prompts)
-            for j, values in enumerate([*PARAMETERS, ALL_LOGITS])
+            for j, values in enumerate(parameters)
         ]
         results.append(tokens(model, ops, requests, max_sequences))
         counted.append(getattr(model, "num_bounds", None))
@@ -93,8 +93,8 @@ def check(path, prompts, num_new, max_sequences=1):
 @pytest.mark.parametrize("name", ["llama", "gemma3", "qwen2", "qwen3"])
 def test_tiny_models(tmp_path, name, monkeypatch):
     monkeypatch.setattr(
-        Screening, "pays", lambda self, num_rows: 0 < num_rows <= MOST_ROWS
-    )  # with so few rows it does not
+        Screening, "pays", lambda self, num_rows: num_rows > 0
+    )  # with so few tokens it does not
     path = make(tmp_path, name, "gguf", "Q8_0")
     rng = np.random.default_rng(0)
     prompts = [rng.integers(0, 300, n).tolist() for n in (1, 7, 40)]
@@ -105,8 +105,10 @@ def test_tiny_models(tmp_path, name, monkeypatch):
     assert set(one_by_one) == {0, 1}
     together = check(path, prompts, 12, max_sequences=MOST_ROWS)
     assert together[MOST_ROWS] > 6 and set(together) <= {0, *range(1, MOST_ROWS + 1)}
-    crowd = check(path, prompts, 12, max_sequences=16)
-    assert set(crowd) == {0}  # more rows than it pays for
+    crowd = check(path, prompts * 2, 12, max_sequences=16, parameters=PARAMETERS)
+    assert crowd[16] > 6  # replayed
+    crowd = check(path, prompts * 2, 12, max_sequences=24, parameters=PARAMETERS)
+    assert crowd[24] > 6  # more rows than are replayed
     monkeypatch.setattr(Screening, "pays", lambda self, num_rows: False)
     assert set(check(path, prompts, 12)) == {0}
 
@@ -147,3 +149,4 @@ def test_real_models(name):
     prompts = [list(tokenizer.encode(lines[i % len(lines)][: 20 + i % 60])) for i in range(200)]
     assert check(path, prompts, 8)[1] > 0
     assert check(path, prompts, 8, max_sequences=MOST_ROWS)[MOST_ROWS] > 0
+    assert check(path, prompts, 8, max_sequences=16, parameters=PARAMETERS)[16] > 0

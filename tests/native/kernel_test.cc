@@ -247,6 +247,23 @@ void test_pairs(Runner& runner, const std::string& name) {
       }
 }
 
+// What is settled from bounds, against the choice of these logits.
+void check_choice(Runner& runner, const std::string& what, Screen& screen, int row, std::vector<float> logits, float temperature, double min_p) {
+  const sampling::NoiseKey key{rng(), static_cast<uint32_t>(row), 7, 0};
+  const auto outputs = static_cast<int64_t>(logits.size());
+  if (temperature != 0.0f && temperature != 1.0f)
+    for (float& v : logits) v /= temperature;
+  if (temperature != 0.0f && min_p > 0.0) sampling::keep_min_p(logits.data(), outputs, min_p, 1);
+  const int64_t expected = temperature == 0.0f ? sampling::maximum(logits.data(), outputs).id : sampling::gumbel_argmax(logits.data(), outputs, key);
+  const int64_t got = runner.settle(screen, row, {temperature, min_p, key});
+  ++comparisons;
+  if (got != expected) {
+    ++failures;
+    std::printf("%s: temperature %g min_p %g chose %lld, expected %lld\n", what.c_str(), static_cast<double>(temperature), min_p,
+                static_cast<long long>(got), static_cast<long long>(expected));
+  }
+}
+
 // A head in two streams: the same product, true bounds, and the choices of the whole row of logits.
 void test_screen(Runner& twin, Runner& runner, const std::string& name) {
   const quant::FormatInfo& f = quant::info(quant::Format::Q8_0);
@@ -276,35 +293,31 @@ void test_screen(Runner& twin, Runner& runner, const std::string& name) {
       }
 
       Screen one(m, runner.num_threads(), 1), three(m, runner.num_threads(), 3), eight(m, runner.num_threads(), 8);
-      for (int64_t row = 0; row < 13; ++row) {  // two rows by themselves, three together, eight together
-        Screen& screen = row < 2 ? one : row < 5 ? three : eight;
-        const int number = row < 2 ? 0 : static_cast<int>(row < 5 ? row - 2 : row - 5);
-        if (number == 0) runner.screen(all.data() + row * inputs, screen);
+      Screen peaks(m, runner.num_threads(), 19, Screen::Kind::kPeaks);
+      // Two rows by themselves, three together, eight together; then all, by the peaks of their logits.
+      for (int64_t i = 0; i < 13 + 19; ++i) {
+        const int64_t row = i < 13 ? i : i - 13;
+        Screen& screen = i < 2 ? one : i < 5 ? three : i < 13 ? eight : peaks;
+        const int number = static_cast<int>(i < 2 ? 0 : i < 5 ? i - 2 : i < 13 ? i - 5 : i - 13);
+        if (number == 0 && i < 13) runner.screen(all.data() + row * inputs, screen);
+        if (number == 0 && i >= 13) runner.peaks(all.data(), screen);
         const float* z = exact.data() + row * outputs;
         ++comparisons;
-        for (int64_t i = 0; i < outputs; ++i)
-          if (const float upper = screen.upper_of(number)[i]; !(z[i] <= upper)) {
+        for (int64_t k = 0; k < outputs; ++k)
+          if (const float upper = screen.upper_of(number)[16 * screen.bound_of(k / 16) + k % 16]; !(z[k] <= upper)) {
             ++failures;
-            std::printf("%s: output %lld is %.9g, above its bound %.9g\n", what.c_str(), static_cast<long long>(i), z[i], upper);
+            std::printf("%s: output %lld is %.9g, above its bound %.9g\n", what.c_str(), static_cast<long long>(k), z[k], upper);
             break;
           }
         for (float temperature : {0.0f, 1.0f, 0.3f, 40.0f})
-          for (double min_p : {0.0, 0.02, 1.0}) {
-            const sampling::NoiseKey key{rng(), static_cast<uint32_t>(row), 7, 0};
-            std::vector<float> logits(z, z + outputs);
-            if (temperature != 0.0f && temperature != 1.0f)
-              for (float& v : logits) v /= temperature;
-            if (temperature != 0.0f && min_p > 0.0) sampling::keep_min_p(logits.data(), outputs, min_p, 1);
-            const int64_t expected = temperature == 0.0f ? sampling::maximum(logits.data(), outputs).id
-                                                         : sampling::gumbel_argmax(logits.data(), outputs, key);
-            const int64_t got = runner.settle(screen, number, {temperature, min_p, key});
-            ++comparisons;
-            if (got != expected) {
-              ++failures;
-              std::printf("%s: temperature %g min_p %g chose %lld, expected %lld\n", what.c_str(), static_cast<double>(temperature),
-                          min_p, static_cast<long long>(got), static_cast<long long>(expected));
-            }
-          }
+          for (double min_p : {0.0, 0.02, 1.0}) check_choice(runner, what, screen, number, {z, z + outputs}, temperature, min_p);
+      }
+      all[5 * static_cast<size_t>(inputs)] = INFINITY;
+      runner.peaks(all.data(), peaks);
+      ++comparisons;
+      if (runner.settle(peaks, 1, {}) != kUnsettled) {
+        ++failures;
+        std::printf("%s: infinity was settled\n", what.c_str());
       }
       all[0] = NAN;
       runner.screen(all.data(), one);

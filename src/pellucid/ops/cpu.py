@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pellucid import _native
 from pellucid.errors import UsageError
 from pellucid.ops.base import KV_FORMATS
-from pellucid.ops.screening import MOST_ROWS, SPLIT_FORMATS, Screening, screened_rows
+from pellucid.ops.screening import MOST_ROWS, SPLIT_FORMATS, Screening, peaked_rows, screened_rows
 from pellucid.types import Array, Batch, Float32, Int32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
@@ -270,7 +270,9 @@ class CpuOps:
     def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
         if batch.head_rows is not None:
             x = self.rows(x, batch.head_rows)
-        if batch.choice_only and head.is_split and 0 < len(x) <= MOST_ROWS:
+        if batch.choice_only and head.is_quantised and len(x) > MOST_ROWS:
+            return peaked_rows(self.runner, x, head)
+        if batch.choice_only and head.is_split and len(x):
             return screened_rows(self.runner, self.screening, x, head)
         return self.linear(x, head)
 
@@ -316,7 +318,8 @@ class CpuOps:
 
     def gated_mlp(self, x: Float32, gate: Any, up: Any, down: Any, activation: str) -> Float32:
         if len(x) == 1 or gate.in_pairs or up.in_pairs or down.in_pairs:
-            return self.linear(self.glu(*self.linears(x, gate, up), activation), down)
+            gates, ups = self.linears(x, gate, up)
+            return self.linear(self.glu(gates, ups, activation), down)
         out = self._empty((len(x), down.shape[0]))
         self.runner.gated_mlp(x, gate, up, down, ACTIVATIONS[activation], out)
         return out

@@ -211,7 +211,8 @@ class ReferenceOps:
         return self.activation(gate, activation) * up
 
     def gated_mlp(self, x: Float32, gate: Any, up: Any, down: Any, activation: str) -> Float32:
-        return self.linear(self.glu(*self.linears(x, gate, up), activation), down)
+        gates, ups = self.linears(x, gate, up)
+        return self.linear(self.glu(gates, ups, activation), down)
 
     def activation(self, x: Float32, activation: str) -> Float32:
         return ACTIVATIONS[activation](x.astype(np.float64)).astype(np.float32)

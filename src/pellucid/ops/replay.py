@@ -15,6 +15,7 @@ import numpy as np
 from pellucid import _native
 from pellucid.models.base import Model
 from pellucid.ops.cpu import CpuOps, KVCache
+from pellucid.ops.screening import MOST_ROWS
 from pellucid.types import Batch, Float32, Int32, Logits
 
 MAX_ROWS: Final = 16  # beyond it, the calls cost nothing beside the arithmetic
@@ -59,8 +60,13 @@ class _Gather:
 
 
 def _whole(batch: Batch) -> Batch:
-    """The same pass with all logits: a screen is made ready only where passes come again."""
+    """The same pass with all logits."""
     return replace(batch, choice_only=False) if batch.choice_only else batch
+
+
+def _once(batch: Batch) -> Batch:
+    """The pass as it is run where it may not come again: halves of a head are made ready only where passes do."""
+    return batch if batch.num_logits > MOST_ROWS else _whole(batch)
 
 
 class Replay:
@@ -77,7 +83,7 @@ class Replay:
     def __call__(self, batch: Batch, cache: KVCache) -> Logits:
         watch = batch.watch
         if batch.num_rows > MAX_ROWS or (watch is not None and watch.changes):
-            return self.model(_whole(batch), cache)
+            return self.model(_once(batch), cache)
         if batch.choice_only and not self.ops.screening.pays(batch.num_logits):
             batch = _whole(batch)
         self._cover(batch)
@@ -94,7 +100,7 @@ class Replay:
             self._recorded[key] = None
             while len(self._recorded) > MAX_PROGRAMS:
                 self._recorded.popitem(last=False)
-            return self.model(_whole(batch), cache)
+            return self.model(_once(batch), cache)
         self._recorded.move_to_end(key)
         recorded = self._recorded[key]
         if recorded is None:

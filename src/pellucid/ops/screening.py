@@ -14,7 +14,7 @@ SPLIT_FORMATS: Final = ("Q8_0",)  # of heads that can be screened: quant/packed.
 MOST_RESCORED: Final = 0.4  # of the panels, by all rows, above which all logits cost less
 MEMORY: Final = 1 / 8  # of the newest choice in the running mean
 TRIED_EVERY: Final = 32  # passes, while it does not pay
-MOST_ROWS: Final = 4  # beyond it the products cost more than the bytes (bench/README.md)
+MOST_ROWS: Final = 4  # beyond it the products cost more than the bytes: bounds are peaks (bench/README.md)
 
 
 class Screening:
@@ -27,8 +27,8 @@ class Screening:
         self._num_skipped = 0
 
     def pays(self, num_rows: int) -> bool:
-        if not 0 < num_rows <= MOST_ROWS:
-            return False
+        if num_rows == 0 or num_rows > MOST_ROWS:
+            return num_rows > 0  # peaks take nothing but the writing of logits, which is saved
         if num_rows * self.mean_rescored <= MOST_RESCORED:
             return True
         self._num_skipped += 1
@@ -43,7 +43,7 @@ class ScreenedRow:
     """types.Screened of row number `row` of a pass; x: float32 [1, width], the hidden state under it."""
 
     def __init__(
-        self, runner: Any, screening: Screening, x: Float32, head: Any, screen: Any, row: int
+        self, runner: Any, screening: Screening | None, x: Float32, head: Any, screen: Any, row: int
     ) -> None:
         self.x, self.head, self.screen, self.row = x, head, screen, row
         self._runner, self._screening = runner, screening
@@ -52,7 +52,8 @@ class ScreenedRow:
         self, temperature: float, min_p: float, seed: int, sample: int, position: int, stream: int
     ) -> int | None:
         token = self._runner.settle(self.screen, self.row, temperature, min_p, seed, sample, position, stream)
-        self._screening.note(self.screen.num_rescored / self.screen.num_panels, self.head)
+        if self._screening is not None:
+            self._screening.note(self.screen.num_rescored / self.screen.num_panels, self.head)
         return token if token >= 0 else None
 
     def exact(self) -> Float32:
@@ -66,3 +67,10 @@ def screened_rows(runner: Any, screening: Screening, x: Float32, head: Any) -> l
     screen = runner.make_screen(head, len(x))
     runner.screen(x, screen)
     return [ScreenedRow(runner, screening, x[i : i + 1], head, screen, i) for i in range(len(x))]
+
+
+def peaked_rows(runner: Any, x: Float32, head: Any) -> list[Screened]:
+    """The same of any quantised matrix and any number of rows: the whole product, of which the peaks stay."""
+    screen = runner.make_peaks(head, len(x))
+    runner.peaks(x, screen)
+    return [ScreenedRow(runner, None, x[i : i + 1], head, screen, i) for i in range(len(x))]

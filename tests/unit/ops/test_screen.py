@@ -78,12 +78,13 @@ def test_choices_are_those_of_all_logits(
     ops = CpuOps(threads)
     head, whole = ops.head(weight), ops.matrix(weight)
     assert head.is_split and not whole.is_split
-    for position, num_rows in enumerate((1, 1, 2, MOST_ROWS)):  # the first chooses the hot inputs
+    # The first chooses the hot inputs; beyond MOST_ROWS bounds are peaks.
+    for position, num_rows in enumerate((1, 1, 2, MOST_ROWS, MOST_ROWS + 1, 13)):
         x = rng.normal(size=(num_rows, width)) * np.exp(rng.normal(0, spread, (num_rows, width)))
         x = x.astype(np.float32)
         exact = ops.linear(x, whole)
         assert np.array_equal(ops.linear(x, head).view(np.uint32), exact.view(np.uint32))
-        found = ops.logits(x, head, CHOICE)
+        found = ops.logits(x, whole if num_rows == 13 else head, CHOICE)
         assert not isinstance(found, np.ndarray) and len(found) == num_rows
         for row, bounds in enumerate(found):
             assert np.all(exact[row] <= bounds.screen.upper(row))  # type: ignore[attr-defined]
@@ -110,15 +111,16 @@ def test_every_part_of_the_key_reaches_the_noise() -> None:
     assert len(found) == 6  # so no part could be left out
 
 
+@pytest.mark.parametrize("num_rows", [1, 70])
 @pytest.mark.parametrize("isa", _native.instruction_sets())
-def test_every_instruction_set_has_the_same_bounds(isa: str) -> None:
+def test_every_instruction_set_has_the_same_bounds(isa: str, num_rows: int) -> None:
     rng = np.random.default_rng(3)
-    weight = random_head(rng, 200, 96, "random")
-    x = rng.normal(size=(1, 96)).astype(np.float32)
+    weight = random_head(rng, 600, 96, "random")
+    x = rng.normal(size=(num_rows, 96)).astype(np.float32)
     uppers = []
     for ops in (CpuOps(1, "scalar"), CpuOps(2, isa)):
-        (bounds,) = ops.logits(x, ops.head(weight), CHOICE)
-        uppers.append(bounds.screen.upper())  # type: ignore[union-attr]
+        bounds = ops.logits(x, ops.head(weight), CHOICE)
+        uppers.append(np.stack([b.screen.upper(i) for i, b in enumerate(bounds)]))  # type: ignore[union-attr]
     assert np.array_equal(uppers[0].view(np.uint32), uppers[1].view(np.uint32))
 
 
@@ -132,6 +134,63 @@ def test_a_likely_choice_computes_little() -> None:
     (bounds,) = ops.logits(x, ops.head(head_of(values, np.full((4096, 20), 0.01))), CHOICE)
     assert bounds.choose(0.0, 0.0, 0, 0, 0, 0) == 1234  # type: ignore[union-attr]
     assert bounds.screen.num_rescored <= 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("label", ["Q8_0", "Q4_0"])
+def test_peaks_are_the_largest_of_their_panels(label: str) -> None:
+    """700 outputs: peaks of 16 panels of 16, and of the 12 that are left, the last of them not whole."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(size=(70, 64)).astype(np.float32)
+    kind = Format[label]
+    raw = rng.integers(0, 256, (700 * 64 // kind.block_size, kind.block_bytes), dtype=np.uint8)
+    raw[:, :2] = rng.uniform(0.002, 0.02, len(raw)).astype(np.float16).view(np.uint8).reshape(-1, 2)
+    ops = CpuOps(3)
+    head = ops.matrix(Tensor("head", (700, 64), kind, raw.reshape(-1)))
+    exact = ops.linear(x, head)
+    padded = np.pad(exact, ((0, 0), (0, 768 - 700)), constant_values=-np.inf).reshape(70, 3, 16, 16)
+    want = np.broadcast_to(padded.max(axis=2, keepdims=True), padded.shape).reshape(70, 768)[:, :700]
+    bounds = ops.logits(x, head, CHOICE)
+    for row, bound in enumerate(bounds):
+        assert np.array_equal(bound.screen.upper(row), want[row])  # type: ignore[union-attr]
+        assert bound.choose(0.0, 0.0, 0, 0, 0, 0) == exact[row].argmax()  # type: ignore[union-attr]
+        assert bound.screen.num_rescored in (12, 16)  # type: ignore[union-attr]
+
+
+def test_floats_have_no_peaks() -> None:
+    ops = CpuOps(1)
+    weight = np.random.default_rng(1).normal(size=(40, 32)).astype(np.float32)
+    head = ops.matrix(Tensor("head", (40, 32), Format.F32, weight.view(np.uint8).reshape(-1)))
+    assert isinstance(ops.logits(np.ones((9, 32), np.float32), head, CHOICE), np.ndarray)
+    with pytest.raises(ValueError, match="not quantised"):
+        ops.runner.make_peaks(head, 9)
+
+
+def test_screens_of_both_kinds_are_told_apart() -> None:
+    ops = CpuOps(1)
+    head = ops.head(random_head(np.random.default_rng(2), 64, 64, "random"))
+    x = np.ones((2, 64), np.float32)
+    with pytest.raises(ValueError, match="of peaks"):
+        ops.runner.screen(x, ops.runner.make_peaks(head, 2))
+    with pytest.raises(ValueError, match="of halves"):
+        ops.runner.peaks(x, ops.runner.make_screen(head, 2))
+    with pytest.raises(ValueError, match="num_rows rows"):
+        ops.runner.peaks(x, ops.runner.make_peaks(head, 3))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_peaks_that_are_not_finite_are_left_to_the_logits(bad: float) -> None:
+    rng = np.random.default_rng(5)
+    ops = CpuOps(2)
+    head = ops.head(random_head(rng, 64, 64, "random"))
+    x = rng.normal(size=(MOST_ROWS + 1, 64)).astype(np.float32)
+    good = ops.linear(x, head)
+    x[2, 7] = bad
+    found = ops.logits(x, head, CHOICE)
+    assert all(bounds.choose(0.0, 0.0, 0, 0, 0, 0) is None for bounds in found)  # type: ignore[union-attr]
+    sampler = Sampler(SamplingParams(), 0)
+    assert sampler.choose_from_bounds(history_of(3), found[1]).token_id == good[1].argmax()  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="NaN"):
+        sampler.choose_from_bounds(history_of(3), found[2])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
