@@ -26,7 +26,7 @@ from pellucid.weights.tensor import Tensor
 ACTIVATIONS: Final = {"silu": 0, "gelu_tanh": 1, "gelu": 2}
 ROPE_ROWS: Final = 2048  # of a rotation table, to begin with
 ROPE_CHUNK: Final = 256  # positions that are added to a rotation table at a time
-EMBED_ROWS: Final = 64  # read from the file at a time
+EMBED_ROWS: Final = 64  # read from the file before its pages are given back
 CACHE_LINE: Final = 64
 PACK_BYTES: Final = 2 << 20  # of the file, packed at a time
 PACK_ROWS: Final = 32  # rows are packed in multiples of it
@@ -38,11 +38,19 @@ KV_TYPES: Final[dict[str, type[np.generic]]] = {  # 16-bit floats as their bits
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass
 class Embedding:
-    """A table whose rows are read from the file when they are asked for."""
+    """A table whose rows are read from the file when they are asked for. Each row brings 64 KiB of the file into this
+    process's memory, or 2 MiB where the system keeps files in large pages: all goes back after EMBED_ROWS rows."""
 
     weight: Tensor
+    num_read: int = 0  # since then
+
+    def note(self, num_rows: int) -> None:
+        self.num_read += num_rows
+        if self.num_read >= EMBED_ROWS:
+            self.weight.release()
+            self.num_read = 0
 
 
 class RopeTable:
@@ -198,6 +206,7 @@ class CpuOps:
         self.screening = Screening()
         self.temporaries = _native.Temporaries(TEMPORARY_BYTES)
         self.rope_tables: list[RopeTable] = []
+        self.embedded: Embedding | None = None  # the table of the last `embed`
         self.matrix_shapes: list[tuple[int, int]] = []
         self.bf16_activations = bf16_activations
         self.num_bf16_products = 0
@@ -251,15 +260,14 @@ class CpuOps:
 
     # --- in a forward pass ----------------------------------------------------------------------------
     def embed(self, table: Embedding, token_ids: Int32, scale: float = 1.0) -> Float32:
-        weight = table.weight
+        weight, self.embedded = table.weight, table
         out = self._empty((len(token_ids), weight.shape[1]))
         for start in range(0, len(token_ids), EMBED_ROWS):
             part = slice(start, start + EMBED_ROWS)
             self.runner.embed(
                 weight.format.label, weight.data, weight.shape[0], token_ids[part], scale, out[part]
             )
-            if len(token_ids) > EMBED_ROWS:
-                weight.release()  # each row has brought 64 KiB of the file into memory
+            table.note(len(out[part]))
         return out
 
     def linear(self, x: Float32, weight: Any) -> Float32:

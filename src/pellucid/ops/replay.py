@@ -14,7 +14,7 @@ import numpy as np
 
 from pellucid import _native
 from pellucid.models.base import Model
-from pellucid.ops.cpu import CpuOps, KVCache
+from pellucid.ops.cpu import CpuOps, Embedding, KVCache
 from pellucid.ops.screening import MOST_ROWS
 from pellucid.types import Batch, Float32, Int32, Logits
 
@@ -28,6 +28,7 @@ class _Recorded:
     logits: Logits  # and the one that it writes
     program: Any
     cache: KVCache  # held, so that its id, which is part of the key, stays its own
+    embedding: Embedding | None  # the table that it reads from
     sites: dict[str, Float32]  # what was asked to be looked at: [layers, rows, width] by site
 
 
@@ -114,6 +115,8 @@ class Replay:
         np.copyto(recorded.batch.block_tables, batch.block_tables)
         self._check(batch, cache)
         self.ops.runner.run(recorded.program)
+        if recorded.embedding is not None:
+            recorded.embedding.note(batch.num_rows)
         if watch is not None:
             watch.take(recorded.sites)
         return recorded.logits
@@ -137,7 +140,9 @@ class Replay:
             logits = self.model(own, cache)
         finally:
             program = self.ops.runner.stop_recording()
-        return _Recorded(own, logits, program, cache, {} if gather is None else gather.rows)
+        return _Recorded(
+            own, logits, program, cache, self.ops.embedded, {} if gather is None else gather.rows
+        )
 
     def _cover(self, batch: Batch) -> None:
         """Fill the rotation tables; programs that hold a table that has been replaced are forgotten."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_checkpoints import make
 
-from pellucid import _native
+from pellucid import LLM, _native
 from pellucid.capacity import KV_FORMATS
 from pellucid.errors import UsageError
-from pellucid.ops.cpu import CpuOps, RopeTable
+from pellucid.ops.cpu import EMBED_ROWS, CpuOps, RopeTable
 from pellucid.ops.reference import ReferenceOps
 from pellucid.types import Batch, LayerSpec
 from pellucid.weights.tensor import Format, Tensor
@@ -266,6 +268,18 @@ def test_embed_reads_rows_of_the_file(label: str) -> None:
     ids = np.array([49, 0, 7, 7], np.int32)
     got = CpuOps(1).embed(CpuOps(1).embedding(weight), ids, 3.5)
     assert np.array_equal(got, weight.dequantize()[ids] * np.float32(3.5))
+
+
+def test_pages_of_embeddings_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every EMBED_ROWS rows, whether a prompt read them, a pass that is seen for the first time, or a replay."""
+    released = []
+    monkeypatch.setattr(Tensor, "release", lambda self: released.append(self.name))
+    with LLM(make(tmp_path, "llama", "gguf", "Q8_0"), num_threads=1) as llm:
+        released.clear()
+        llm.generate([[5] * (2 * EMBED_ROWS + 1)], max_tokens=1, ignore_eos=True)
+        assert len(released) == 2
+        llm.generate([[7]], max_tokens=3 * EMBED_ROWS, ignore_eos=True)
+        assert len(released) == 5 and len(set(released)) == 1
 
 
 @pytest.mark.parametrize("isa", ISAS)
