@@ -100,6 +100,30 @@ def test_a_copied_block_is_the_same_in_all_layers() -> None:
         assert np.array_equal(tensor[[0, 2, 3]], old[[0, 2, 3]])
 
 
+@pytest.mark.parametrize("kv_format", KV_FORMATS)
+def test_what_is_cleared_is_as_if_never_written(kv_format: str) -> None:
+    """From any position of a block on, in its first 16 or later."""
+    ops, specs = CpuOps(1), [LayerSpec(2, 20), LayerSpec(1, 64)]
+    rng = np.random.default_rng(4)
+    rows = [rng.normal(size=(2, BLOCK, s.num_kv_heads * s.head_dim)).astype(np.float32) for s in specs]
+
+    def written(count: int) -> KVCache:
+        cache = ops.kv_cache(specs, 2, BLOCK, kv_format)
+        one = batch(list(range(count)), [0] * count, np.array([[1]], np.int32))
+        for layer, (k, v) in enumerate(rows):
+            if count:
+                ops.attention(k[:count], k[:count], v[:count], cache, layer, one, 0.1)
+        return cache
+
+    full = written(BLOCK)
+    for first in range(BLOCK):
+        copies = [tensor[[0, 1]] for tensor in full.keys + full.values]
+        full.clear_from(copies, 1, first)
+        part = written(first)
+        for cleared, want in zip(copies, part.keys + part.values, strict=True):
+            assert np.array_equal(cleared[1], want[1]), first
+
+
 SHAPES = [(9, 3, 64, None), (4, 1, 32, 300), (50, 1, 8, None), (2, 2, 20, None)]
 
 
