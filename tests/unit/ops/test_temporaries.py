@@ -48,6 +48,20 @@ def test_no_two_arrays_share_memory() -> None:
             assert (array == value).all()
 
 
+def test_what_is_given_again_is_kept_no_longer() -> None:
+    temporaries = _native.Temporaries(1 << 20)
+    first = temporaries.empty((1000,))
+    del first
+    size = temporaries.num_kept
+    assert size >= 4000
+    one = temporaries.empty((1000,))
+    assert temporaries.num_kept == 0
+    two = temporaries.empty((1000,))
+    assert temporaries.num_kept == 0 and abs(address(one) - address(two)) >= size
+    del one, two
+    assert temporaries.num_kept == 2 * size
+
+
 def test_it_outlives_its_owner_and_other_threads_may_let_go() -> None:
     temporaries = _native.Temporaries(1 << 20)
     arrays = [temporaries.empty((1000,)) for _ in range(40)]
