@@ -14,7 +14,7 @@ from typing import Final
 # 512 positions of WikiText-2: SmolLM2-135M Q4_1 0.355, Gemma-3-270M Q4_K_M 0.263 (with float16 0.347 and 0.307). The
 # argmax flipped at 18 and 16 of the positions, at one with a margin of 0.360, at the others below 0.28.
 # (bench/record.py noise)
-QUANTISED: Final = 0.35
+QUANTISED: Final = 0.36
 # Weights in floats: the largest difference from transformers is about 1e-6 of the logits' range (tests/parity).
 FLOATS: Final = 1e-3
 

@@ -82,7 +82,9 @@ def test_it_outlives_its_owner_and_other_threads_may_let_go() -> None:
 
 def test_no_more_is_kept_than_the_limit() -> None:
     temporaries = _native.Temporaries(1 << 16)
-    large = temporaries.empty((1 << 15,))
+    large = temporaries.empty((3, 1 << 20))  # on huge pages, where the system has them
+    large[:] = 7.0
+    assert (large == 7.0).all()
     del large
     assert temporaries.num_kept == 0
     several = [temporaries.empty((n,)) for n in (3000, 4000, 6000, 7000, 8000)]
