@@ -33,10 +33,7 @@ def ours(model: Path, threads: int, sequences: list[int], passes: int) -> dict[i
     with LLM(model, num_threads=threads, context_length=size, prefix_caching=False) as llm:
         vocabulary = llm.tokenizer.vocabulary_size
         for k in sequences:
-            prompts = [
-                [(7919 * (position + 131 * i) + 13) % vocabulary for position in range(PROMPT)]
-                for i in range(k)
-            ]
+            prompts = [machine.token_ids(vocabulary, PROMPT, i) for i in range(k)]
             best = {}
             for tokens in (1, passes + 1):
                 times = []

@@ -25,6 +25,11 @@ class Throughput:
     ceilings: dict[str, float] | None = None
 
 
+def token_ids(vocabulary: int, length: int, number: int) -> list[int]:
+    """A prompt that looks like any other; another one for each number."""
+    return [(7919 * (position + 131 * number) + 13) % vocabulary for position in range(length)]
+
+
 def peers_folder() -> Path:
     """Where other engines are built: $PELLUCID_PEERS, or a folder of the user's cache; not the repository."""
     default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pellucid-peers"

@@ -24,7 +24,7 @@ NUM_DECODED = 32
 
 def prompts(llm: LLM, count: int, length: int, turn: int) -> list[list[int]]:
     size = llm.tokenizer.vocabulary_size
-    return [[(7919 * (p + 131 * (turn + i)) + 13) % size for p in range(length)] for i in range(count)]
+    return [machine.token_ids(size, length, turn + i) for i in range(count)]
 
 
 def prefill(llm: LLM, length: int, turn: int) -> float:

@@ -1,20 +1,16 @@
 #include "arena.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
 #include <new>
 
+#include "pages.h"
+
 namespace pellucid {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kSmallPage = 4096;  // the least of any system
 constexpr size_t kChunk = size_t{64} << 20;  // pages are touched only when used
-
-size_t whole_pages(size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
-uint8_t* page_after(const void* p) { return reinterpret_cast<uint8_t*>(whole_pages(reinterpret_cast<uintptr_t>(p))); }
 
 }  // namespace
 
@@ -44,19 +40,17 @@ __attribute__((no_sanitize("thread"))) void Arena::touch(uint8_t* start, size_t 
 }
 
 Arena::Chunk& Arena::add_chunk(size_t bytes) {
-  const size_t size = whole_pages(std::max(bytes, kChunk)), mapped = size + kHugePage;
+  const size_t size = whole(kHugePage, std::max(bytes, kChunk)), mapped = size + kHugePage;
   void* mapping = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) throw std::bad_alloc();
-  uint8_t* start = page_after(mapping);
-#ifdef MADV_HUGEPAGE
-  madvise(start, size, MADV_HUGEPAGE);
-#endif
+  uint8_t* start = huge_page_from(mapping);
+  ask_for_huge_pages(start, size);
   chunks_.push_back({mapping, mapped, start, start + size});
   return chunks_.back();
 }
 
 uint8_t* Arena::allocate(size_t bytes) {
-  bytes = (bytes + 63) / 64 * 64;
+  bytes = whole(kLine, bytes);
   if (chunks_.empty() || static_cast<size_t>(chunks_.back().end - chunks_.back().next) < bytes) add_chunk(bytes);
   Chunk& chunk = chunks_.back();
   uint8_t* result = chunk.next;
@@ -70,7 +64,7 @@ void Arena::settle() {
   stop_ = true;
   if (!toucher_.joinable()) return;
   toucher_.join();
-  uint8_t* unused = page_after(chunks_.front().next);
+  uint8_t* unused = huge_page_from(chunks_.front().next);
   if (unused < chunks_.front().end) madvise(unused, static_cast<size_t>(chunks_.front().end - unused), MADV_DONTNEED);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "pages.h"
 #include "quant/packed.h"
 
 namespace pellucid {
@@ -13,8 +14,9 @@ using quant::Format;
 constexpr int64_t kSerialElements = 8192;  // elementwise work below this is not worth a second thread
 constexpr int64_t kPackBytes = 2 << 20;     // of a file in memory at a time, beside what is packed of them
 constexpr int64_t kTakeBytes = 32 << 10;   // weights taken at a time, at least
-constexpr int64_t whole_lines(int64_t bytes) { return (bytes + 63) / 64 * 64; }
 constexpr int64_t kRowsOfGroup = 24;       // a thread reads all weights for at least so many rows of its own
+
+int64_t whole_lines(int64_t bytes) { return static_cast<int64_t>(whole(kLine, static_cast<size_t>(bytes))); }
 
 struct PackArgs {
   Format format;
@@ -164,7 +166,7 @@ LinearArgs Runner::linear_args(const float* x, int64_t rows, const Matrix* const
     args.weight[i] = w.as_weight(y ? y[i] : nullptr);
     panels += w.num_panels;
     bytes += w.num_bytes();
-    args.quantised |= quant::packed_layout(static_cast<Format>(w.format)).scheme != quant::Scheme::kFloat;
+    args.quantised |= w.is_quantised();
     if (w.in_pairs) args.pairs = kernels_.pairs;
   }
   // The last turns are short, so that threads end together; see Worker::take_share for the first.

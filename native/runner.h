@@ -36,6 +36,7 @@ struct Matrix {
   std::vector<double> energy = {};
   int num_rows_seen = 0;
 
+  bool is_quantised() const { return quant::panel_rows(static_cast<quant::Format>(format)) == quant::kLanes; }
   int64_t num_bytes() const { return num_panels * (panel_bytes + (lower ? quant::lower_bytes(inputs) : 0)); }
   PackedWeight as_weight(float* y) const {
     return {data, bias.empty() ? nullptr : bias.data(), y, outputs, outputs, num_panels, panel_bytes, format, in_pairs, lower};
@@ -75,7 +76,7 @@ class Runner {
   void finish_packing() { packing_.finish(); }
 
   void linear(const float* x, int64_t rows, const Matrix* const* weights, float* const* y, int num_weights);
-  // y = activation(x gate^T) * (x up^T) down^T: the same bits as by `linear` and `glu`. More than one row.
+  // y = (activation(x gate^T) * (x up^T)) down^T: the same bits as by `linear` and `glu`. More than one row.
   void gated_mlp(const float* x, int64_t rows, const Matrix& gate, const Matrix& up, const Matrix& down, int activation, float* y);
   // The product of the screen's rows with a split matrix, as bounds, and the choice from those of one row: screen.h.
   void screen(const float* x, Screen& screen);

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 
+#include "pages.h"
 #include "sampling/arithmetic.h"
 #include "sampling/noise.h"
 
@@ -85,7 +86,7 @@ void rows_stage(const void* arguments, Worker&) {
   *term = {-1, 0, {}};
 }
 
-// Flags and what is likely, as before a pass.
+// The flags as before a pass.
 void clear_stage(const void* arguments, Worker&) {
   Screen& s = *static_cast<const RowArgs*>(arguments)->screen;
   std::fill(s.unsound, s.unsound + s.num_threads, 0);
@@ -144,7 +145,6 @@ class Chooser {
     for (int64_t i = 0; i < live(p); ++i) consider(static_cast<double>(z[i]), p * kPanel + i);
   }
 
-
   // The panels of the run of ids that panel `first` begins: their noise is computed together.
   void draw_run(int64_t first) {
     const int64_t end = std::min(first + kPanelsOfRun, matrix_.num_panels);
@@ -189,7 +189,7 @@ class Chooser {
   void exact(int64_t p, float* out) {
     a_.kernels->exact_panel(w_, xq_, matrix_.inputs / quant::kBlock, p, out);
     ++best_.num_rescored;
-    if (a_.screen->panels_of_bound > 1) return;  // the bound is others', too
+    if (a_.screen->of_peaks()) return;  // the bound is others', too
     std::copy(out, out + live(p), upper_ + p * kPanel);
     highest_[p] = *std::max_element(out, out + live(p));
   }
@@ -218,7 +218,7 @@ template <void (Chooser::*kLook)(int64_t first, int64_t end)> void settle_stage(
 
 // Panels [first, end) to begin with.
 std::vector<std::pair<int64_t, int64_t>> likely_panels(const Screen& s, int row) {
-  if (s.panels_of_bound > 1) {
+  if (s.of_peaks()) {
     const float* const highest = s.highest_of(row);
     const int64_t first = (std::max_element(highest, highest + s.num_bounds) - highest) * s.panels_of_bound;
     return {{first, std::min(first + s.panels_of_bound, s.matrix->num_panels)}};
@@ -246,7 +246,7 @@ Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_, int num_rows_,
   size_t total = 0, starts[7];
   for (int i = 0; i < 7; ++i) {
     starts[i] = total;
-    total += (sizes[i] + 63) / 64 * 64;
+    total += whole(kLine, sizes[i]);
   }
   memory = make_buffer(total);
   const auto at = [&](int i) { return memory.get() + starts[i]; };
@@ -307,12 +307,12 @@ void Runner::peaks(const float* x, Screen& s) {
 int64_t Runner::settle(Screen& s, int row, const Draw& draw) {
   s.num_rescored = 0;
   Matrix& m = *s.matrix;
-  if (s.panels_of_bound == 1 && m.num_rows_seen < kRowsForHot) {  // the bounds are there already: what changes now serves the next pass
+  if (!s.of_peaks() && m.num_rows_seen < kRowsForHot) {  // the bounds are there already: what changes now serves the next pass
     add_energy(m, s.x_of(row));
     if (++m.num_rows_seen == kRowsForHot) fill_headers(m);
   }
   if (std::any_of(s.unsound, s.unsound + s.num_threads, [](int32_t flag) { return flag != 0; })) return kUnsettled;
-  if (s.panels_of_bound > 1) {
+  if (s.of_peaks()) {
     const QuantiseArgs rounding{s.x_of(row), s.xq_of(row), 1, m.inputs};
     Worker alone = Worker::alone();
     kernels_.quantise(&rounding, alone);
@@ -322,12 +322,13 @@ int64_t Runner::settle(Screen& s, int row, const Draw& draw) {
   SettleArgs args{&s, row, &draw, &kernels_, best.data(), 0.0, lowest, -1};
 
   // Begins with what is likely to be best, so that few others stay in question.
+  const auto likely = likely_panels(s, row);
   const auto choose = [&]<void (Chooser::*kLook)(int64_t, int64_t)>() {
     Best first{lowest, std::numeric_limits<int64_t>::max(), 0};
     Chooser chooser(args, first);
-    for (const auto& [begin, end] : likely_panels(s, row)) (chooser.*kLook)(begin, end);
+    for (const auto& [begin, end] : likely) (chooser.*kLook)(begin, end);
     // What has been looked at need not be again: the best only rises.
-    if (s.panels_of_bound > 1) args.done = s.bound_of(likely_panels(s, row).front().first);
+    if (s.of_peaks()) args.done = s.bound_of(likely.front().first);
     s.num_rescored += first.num_rescored;
     first.num_rescored = 0;
     std::fill(best.begin(), best.end(), first);

@@ -25,6 +25,7 @@ struct Screen {
   enum class Kind { kHalves, kPeaks };
   Screen(std::shared_ptr<Matrix> matrix, int num_threads, int num_rows, Kind kind = Kind::kHalves);
 
+  bool of_peaks() const { return panels_of_bound > 1; }
   // Of panel p, bounds [16] at upper_of(row) + 16 * bound_of(p), shared by panels_of_bound panels.
   int64_t bound_of(int64_t panel) const { return panel / panels_of_bound; }
 

@@ -1,31 +1,23 @@
 #include "temporaries.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
+
+#include "pages.h"
 
 namespace pellucid {
 namespace {
 
-constexpr size_t kHugePage = size_t{2} << 20;
-
 // Eight sizes to a power of two, so that passes of nearly as many rows share them.
 size_t size_class(size_t bytes) {
-  const size_t step = std::max<size_t>(64, std::bit_floor(bytes | 1) / 8);
-  return (bytes + step - 1) / step * step;
+  const size_t step = std::max(kLine, std::bit_floor(bytes | 1) / 8);
+  return whole(step, bytes);
 }
 
 // As NumPy's: large arrays (the logits of many rows) on huge pages, each of which is cleared at once.
 Buffer make_block(size_t size) {
   Buffer memory = make_buffer(size);
-#ifdef MADV_HUGEPAGE
-  if (size >= 2 * kHugePage) {
-    const auto begin = reinterpret_cast<uintptr_t>(memory.get()), end = begin + size;
-    const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage, last = end / kHugePage * kHugePage;
-    madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-  }
-#endif
+  if (size >= 2 * kHugePage) ask_for_huge_pages(memory.get(), size);
   return memory;
 }
 

@@ -51,7 +51,7 @@ void bind_matrices(nb::module_& m, nb::class_<PyRunner>& runner) {
       .def_prop_ro("shape", [](const Matrix& w) { return nb::make_tuple(w.outputs, w.inputs); })
       .def_prop_ro("format", [](const Matrix& w) { return std::string(quant::info(static_cast<quant::Format>(w.format)).name); })
       .def_prop_ro("in_pairs", [](const Matrix& w) { return w.in_pairs; })
-      .def_prop_ro("is_quantised", [](const Matrix& w) { return quant::packed_layout(static_cast<quant::Format>(w.format)).scheme != quant::Scheme::kFloat; })
+      .def_prop_ro("is_quantised", [](const Matrix& w) { return w.is_quantised(); })
       .def_prop_ro("is_split", [](const Matrix& w) { return w.lower != nullptr; })
       .def_prop_ro("lower_bytes", [](const Matrix& w) { return w.lower ? w.num_panels * quant::lower_bytes(w.inputs) : 0; })
       .def_prop_ro("num_bytes", [](const Matrix& w) { return w.num_bytes(); });

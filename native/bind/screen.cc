@@ -26,20 +26,20 @@ void bind_screen(nb::module_& m, nb::class_<PyRunner>& runner) {
       }, nb::arg("matrix"), nb::arg("num_rows") = 1)
       .def("screen", [](PyRunner& r, Floats x, nb::handle_t<Screen> screen) {
         Screen& s = nb::cast<Screen&>(screen);
-        require(s.panels_of_bound == 1, "screen: the screen is of peaks");
+        require(!s.of_peaks(), "screen: the screen is of peaks");
         require(size_of(x) == s.num_rows * s.matrix->inputs, "screen: x is not num_rows rows of the matrix's inputs");
         r.keep(x, nb::borrow(screen));
         nb::gil_scoped_release release;
         r.runner.screen(x.data(), s);
       })
       .def("make_peaks", [](PyRunner& r, std::shared_ptr<Matrix> matrix, int num_rows) {
-        require(quant::panel_rows(static_cast<quant::Format>(matrix->format)) == quant::kLanes, "make_peaks: the matrix is not quantised");
+        require(matrix->is_quantised(), "make_peaks: the matrix is not quantised");
         require(num_rows >= 1, "make_peaks: num_rows must be 1 or more");
         return std::make_unique<Screen>(std::move(matrix), r.runner.num_threads(), num_rows, Screen::Kind::kPeaks);
       }, nb::arg("matrix"), nb::arg("num_rows"))
       .def("peaks", [](PyRunner& r, Floats x, nb::handle_t<Screen> screen) {
         Screen& s = nb::cast<Screen&>(screen);
-        require(s.panels_of_bound > 1, "peaks: the screen is of halves");
+        require(s.of_peaks(), "peaks: the screen is of halves");
         require(size_of(x) == s.num_rows * s.matrix->inputs, "peaks: x is not num_rows rows of the matrix's inputs");
         r.keep(x, nb::borrow(screen));
         nb::gil_scoped_release release;

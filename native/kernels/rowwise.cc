@@ -4,7 +4,6 @@
 #include "kernels/activations.h"
 #include "kernels/kernels.h"
 #include "kernels/kernels_here.h"
-#include "kernels/math.h"
 
 namespace pellucid::PELLUCID_ISA {
 namespace {

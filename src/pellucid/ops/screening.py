@@ -27,8 +27,10 @@ class Screening:
         self._num_skipped = 0
 
     def pays(self, num_rows: int) -> bool:
-        if num_rows == 0 or num_rows > MOST_ROWS:
-            return num_rows > 0  # peaks take nothing but the writing of logits, which is saved
+        if num_rows == 0:
+            return False
+        if num_rows > MOST_ROWS:  # peaks save the writing of logits, and cost nothing
+            return True
         if num_rows * self.mean_rescored <= MOST_RESCORED:
             return True
         self._num_skipped += 1
