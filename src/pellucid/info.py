@@ -138,11 +138,12 @@ def size(num_bytes: int) -> str:
     return f"{num_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def automatic_kv_format(formats: Mapping[str, Any]) -> str:
+def automatic_kv_format(formats: Mapping[str, Any], activations: str = "f32") -> str:
     """kv_format="auto": K and V in float32 for float checkpoints, so that nothing is rounded that the model's
-    author did not round; as i16 (integers of 14 bits) for quantised ones, whose activations, integers of 8 bits, carry
-    far larger rounding."""
-    return "f32" if all(name in ("F32", "F16", "BF16") for name in formats) else "i16"
+    author did not round; as i16 (integers of 14 bits) where activations are rounded far more coarsely: for quantised
+    checkpoints to integers of 8 bits, on request to bf16."""
+    is_float = all(name in ("F32", "F16", "BF16") for name in formats)
+    return "f32" if is_float and activations == "f32" else "i16"
 
 
 def weight_formats(checkpoint: Checkpoint) -> dict[str, FormatShare]:

@@ -72,7 +72,8 @@ class LLM(OpenModel, Sessions, Choosing, Scoring, Views, Hindsight, Reporting):
         prefill_chunk: the most prompt tokens that one forward pass computes for a request; default 128.
         context_length: the most tokens of one sequence; default: the model's, or what the memory holds.
         kv_format: "f32", "f16", "bf16", "q8_0" (int8 with a scale for each 32 values of a head), "i16" (integers of
-            14 bits with a scale for each head), or "auto": f32 for float checkpoints, i16 for quantised ones.
+            14 bits with a scale for each head), or "auto": f32 for float checkpoints, i16 for quantised
+            ones and beside bf16 activations.
         activations: "f32", or "bf16": what a matrix in BF16 multiplies is rounded to bfloat16. Prompts are faster on
             processors with AVX512_BF16, and numbers are less exact; float32 sums, and the same bits everywhere.
         kv_memory: bytes for the KV cache; default: at most a quarter of the machine's memory, reserved but

@@ -93,7 +93,7 @@ _LOAD_OPTIONS = (
         default="auto",
         show_default=True,
         help="K and V in memory: f32, f16, bf16, q8_0 (half of f16, less exact), i16 (as f16, faster), or auto: "
-        "f32 for float models, i16 for quantised ones.",
+        "f32 for float models, i16 for quantised ones and for bf16 activations.",
     ),
     click.option(
         "--activations", type=click.Choice(ACTIVATIONS), default="f32", show_default=True, help=BF16_HELP

@@ -164,7 +164,7 @@ def load(begun: Begun) -> Loaded:
     tokenizer = load_tokenizer(begun.path)
     kv_format = options.kv_format or "auto"
     if kv_format == "auto":
-        kv_format = automatic_kv_format(weight_formats(checkpoint))
+        kv_format = automatic_kv_format(weight_formats(checkpoint), options.activations or "f32")
     max_sequences = options.max_sequences or DEFAULT_SEQUENCES
     capacity = plan_capacity(
         model.layers,
@@ -221,6 +221,9 @@ def _settings(begun: Begun, kv_format: str, capacity: Capacity, eos_ids: frozens
         return Setting(setting, value, options.origin if said else otherwise, "" if said else note)
 
     automatic = options.kv_format in (None, "auto")
+    rule = "f32 for float weights, i16 for quantised ones"
+    if options.activations == "bf16":
+        rule = "i16 for bf16 activations"
     return Settings([
         Setting("model", name, options.origin, "" if name == path else path),
         given("backend", options.backend or "cpu"),
@@ -231,7 +234,7 @@ def _settings(begun: Begun, kv_format: str, capacity: Capacity, eos_ids: frozens
             "kv_format",
             kv_format,
             DEFAULT if automatic else options.origin,
-            "auto: f32 for float weights, i16 for quantised ones" if automatic else "",
+            f"auto: {rule}" if automatic else "",
         ),
         given("activations", options.activations or "f32"),
         given(

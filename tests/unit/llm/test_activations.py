@@ -23,10 +23,10 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["cpu", "reference"])
 def pair(request, path):
-    """The same model with float32 activations and with bf16."""
+    """The same model with float32 activations and with bf16, which alone sets them apart: K and V are alike."""
     with (
         LLM(path, backend=request.param, num_threads=2) as plain,
-        LLM(path, backend=request.param, num_threads=2, activations="bf16") as rounding,
+        LLM(path, backend=request.param, num_threads=2, activations="bf16", kv_format="f32") as rounding,
     ):
         yield plain, rounding
 
@@ -38,6 +38,16 @@ def test_the_setting_is_told(pair):
     assert "bf16 activations" in repr(rounding) and "activations" not in repr(plain)
     result = rounding.generate(PROMPT, max_tokens=2)
     assert result.settings["activations"].value == "bf16"
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_keys_and_values_are_integers_unless_said(path, backend):
+    with LLM(path, backend=backend, activations="bf16") as llm, LLM(path, backend=backend) as plain:
+        assert [one.settings["kv_format"].value for one in (llm, plain)] == ["i16", "f32"]
+        told = llm.settings["kv_format"]
+        assert (told.origin, told.note) == ("default", "auto: i16 for bf16 activations")
+        rows = llm.logits(PROMPT)
+        assert 0 < np.abs(plain.logits(PROMPT) - rows).max() < 2e-2 * np.abs(rows).max()
 
 
 def test_numbers_are_near_and_others(pair):
