@@ -7,6 +7,7 @@ namespace pellucid::bind {
 
 void bind_screen(nb::module_& m, nb::class_<PyRunner>& runner) {
   nb::class_<Screen>(m, "Screen", "Bounds of a few rows of logits, and what has been computed exactly of it (native/screen.h).")
+      .def_prop_ro("of_peaks", [](const Screen& s) { return s.of_peaks(); }, "Whether bounds are the peaks of exact logits; else of half of the bits.")
       .def_prop_ro("num_panels", [](const Screen& s) { return s.matrix->num_panels; }, "Of 16 logits each.")
       .def_prop_ro("num_rescored", [](const Screen& s) { return s.num_rescored; }, "Panels that the last choice computed exactly.")
       .def("upper", [](const Screen& s, int row) {

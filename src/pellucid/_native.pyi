@@ -209,6 +209,12 @@ class Screen:
     """
 
     @property
+    def of_peaks(self) -> bool:
+        """
+        Whether bounds are the peaks of exact logits; else of half of the bits.
+        """
+
+    @property
     def num_panels(self) -> int:
         """Of 16 logits each."""
 

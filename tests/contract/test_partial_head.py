@@ -92,25 +92,25 @@ def check(path, prompts, num_new, max_sequences=1, parameters=(*PARAMETERS, ALL_
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "qwen2", "qwen3"])
 def test_tiny_models(tmp_path, name, monkeypatch):
+    halves = []  # whether a pass of few rows reads half of the head; with so few tokens it would not pay
     monkeypatch.setattr(
-        Screening, "pays", lambda self, num_rows: num_rows > 0
-    )  # with so few tokens it does not
+        Screening, "pays", lambda self, num_rows: halves.append(0 < num_rows <= MOST_ROWS) or halves[-1]
+    )
     path = make(tmp_path, name, "gguf", "Q8_0")
     rng = np.random.default_rng(0)
     prompts = [rng.integers(0, 300, n).tolist() for n in (1, 7, 40)]
     one_by_one = check(path, prompts, 12)
-    assert (
-        one_by_one[1] > len(prompts) * len(PARAMETERS) * 6
-    )  # shapes that come for the first time have their logits
+    assert one_by_one[1] > len(prompts) * len(PARAMETERS) * 6 and True in halves
     assert set(one_by_one) == {0, 1}
     together = check(path, prompts, 12, max_sequences=MOST_ROWS)
     assert together[MOST_ROWS] > 6 and set(together) <= {0, *range(1, MOST_ROWS + 1)}
+    halves.clear()
     crowd = check(path, prompts * 2, 12, max_sequences=16, parameters=PARAMETERS)
     assert crowd[16] > 6  # replayed
     crowd = check(path, prompts * 2, 12, max_sequences=24, parameters=PARAMETERS)
     assert crowd[24] > 6  # more rows than are replayed
     monkeypatch.setattr(Screening, "pays", lambda self, num_rows: False)
-    assert set(check(path, prompts, 12)) == {0}
+    assert check(path, prompts, 12) == one_by_one  # from peaks
 
 
 @pytest.mark.parametrize("strategy", ["speculative", "jacobi"])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pellucid import _native
 from pellucid.errors import UsageError
 from pellucid.ops.base import KV_FORMATS
-from pellucid.ops.screening import MOST_ROWS, SPLIT_FORMATS, Screening, peaked_rows, screened_rows
+from pellucid.ops.screening import SPLIT_FORMATS, Screening, peaked_rows, screened_rows
 from pellucid.types import Array, Batch, Float32, Int32, LayerSpec, Logits
 from pellucid.weights.tensor import Tensor
 
@@ -278,11 +278,11 @@ class CpuOps:
     def logits(self, x: Float32, head: Any, batch: Batch) -> Logits:
         if batch.head_rows is not None:
             x = self.rows(x, batch.head_rows)
-        if batch.choice_only and head.is_quantised and len(x) > MOST_ROWS:
-            return peaked_rows(self.runner, x, head)
-        if batch.choice_only and head.is_split and len(x):
+        if not batch.choice_only or not head.is_quantised or not len(x):
+            return self.linear(x, head)
+        if self.screening.by_halves and head.is_split:
             return screened_rows(self.runner, self.screening, x, head)
-        return self.linear(x, head)
+        return peaked_rows(self.runner, x, head)
 
     def linears(self, x: Float32, *weights: Any) -> tuple[Float32, ...]:
         out = [self._empty((len(x), weight.shape[0])) for weight in weights]

@@ -7,7 +7,7 @@ A pass is recorded at the second time that its shape comes. The recorded buffers
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from pellucid import _native
 from pellucid.models.base import Model
 from pellucid.ops.cpu import CpuOps, Embedding, KVCache
-from pellucid.ops.screening import MOST_ROWS
 from pellucid.types import Batch, Float32, Int32, Logits
 
 MAX_ROWS: Final = 16  # beyond it, the calls cost nothing beside the arithmetic
@@ -60,16 +59,6 @@ class _Gather:
         raise RuntimeError("a pass that is being recorded is not a replay")
 
 
-def _whole(batch: Batch) -> Batch:
-    """The same pass with all logits."""
-    return replace(batch, choice_only=False) if batch.choice_only else batch
-
-
-def _once(batch: Batch) -> Batch:
-    """The pass as it is run where it may not come again: halves of a head are made ready only where passes do."""
-    return batch if batch.num_logits > MOST_ROWS else _whole(batch)
-
-
 class Replay:
     """Model protocol, around a model on CpuOps. The logits are valid until the next call."""
 
@@ -82,11 +71,10 @@ class Replay:
         self._recorded: OrderedDict[tuple[Any, ...], _Recorded | None] = OrderedDict()
 
     def __call__(self, batch: Batch, cache: KVCache) -> Logits:
-        watch = batch.watch
+        watch, screening = batch.watch, self.ops.screening
         if batch.num_rows > MAX_ROWS or (watch is not None and watch.changes):
-            return self.model(_once(batch), cache)
-        if batch.choice_only and not self.ops.screening.pays(batch.num_logits):
-            batch = _whole(batch)
+            return self._run_once(batch, cache)
+        screening.by_halves = batch.choice_only and screening.pays(batch.num_logits)
         self._cover(batch)
         key = (
             id(cache),
@@ -94,6 +82,7 @@ class Replay:
             batch.sequence_ids.tobytes(),
             batch.logit_rows.tobytes(),
             batch.choice_only,
+            screening.by_halves,
             None if batch.head_rows is None else batch.head_rows.tobytes(),
             () if watch is None else watch.looks,
         )
@@ -101,7 +90,7 @@ class Replay:
             self._recorded[key] = None
             while len(self._recorded) > MAX_PROGRAMS:
                 self._recorded.popitem(last=False)
-            return self.model(_once(batch), cache)
+            return self._run_once(batch, cache)
         self._recorded.move_to_end(key)
         recorded = self._recorded[key]
         if recorded is None:
@@ -120,6 +109,11 @@ class Replay:
         if watch is not None:
             watch.take(recorded.sites)
         return recorded.logits
+
+    def _run_once(self, batch: Batch, cache: KVCache) -> Logits:
+        """A pass that may not come again: halves of a head are made ready only where passes do."""
+        self.ops.screening.by_halves = False
+        return self.model(batch, cache)
 
     def _record(self, batch: Batch, cache: KVCache) -> _Recorded:
         """Runs the pass as usual, on copies of its arrays, and keeps its operations."""

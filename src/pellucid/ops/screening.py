@@ -10,27 +10,26 @@ from pellucid.types import Float32, Screened
 
 SPLIT_FORMATS: Final = ("Q8_0",)  # of heads that can be screened: quant/packed.h
 
-# A screen reads about 0.56 of the head, and each panel that a row leaves in question once more and whole.
-MOST_RESCORED: Final = 0.4  # of the panels, by all rows, above which all logits cost less
+# A screen reads about 0.56 of the head, and each panel that a row leaves in question once more and whole. Peaks read all.
+MOST_RESCORED: Final = 0.4  # of the panels, by all rows, above which peaks cost less
 MEMORY: Final = 1 / 8  # of the newest choice in the running mean
 TRIED_EVERY: Final = 32  # passes, while it does not pay
-MOST_ROWS: Final = 4  # beyond it the products cost more than the bytes: bounds are peaks (bench/README.md)
+MOST_ROWS: Final = 4  # beyond it the products cost more than the bytes (bench/README.md)
 
 
 class Screening:
-    """Whether to screen the next pass, judged by what the last choices had to compute. A matter of time alone: the
-    choice is the same either way."""
+    """Whether the next pass reads half of a split head, judged by what the last choices had to compute. A matter of time
+    alone: the choice is the same either way."""
 
     def __init__(self) -> None:
         self.mean_rescored = 0.0
         self.saved_bytes = 0.0  # of weights, in the mean of the last choices
+        self.by_halves = False  # whether the pass at hand is to read half of the bits of a split head
         self._num_skipped = 0
 
     def pays(self, num_rows: int) -> bool:
-        if num_rows == 0:
+        if not 0 < num_rows <= MOST_ROWS:
             return False
-        if num_rows > MOST_ROWS:  # peaks save the writing of logits, and cost nothing
-            return True
         if num_rows * self.mean_rescored <= MOST_RESCORED:
             return True
         self._num_skipped += 1

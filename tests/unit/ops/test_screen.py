@@ -78,14 +78,16 @@ def test_choices_are_those_of_all_logits(
     ops = CpuOps(threads)
     head, whole = ops.head(weight), ops.matrix(weight)
     assert head.is_split and not whole.is_split
-    # The first chooses the hot inputs; beyond MOST_ROWS bounds are peaks.
-    for position, num_rows in enumerate((1, 1, 2, MOST_ROWS, MOST_ROWS + 1, 13)):
+    # The first chooses the hot inputs; of more than MOST_ROWS, and of a head that is not split, bounds are peaks.
+    for position, num_rows in enumerate((1, 1, 2, MOST_ROWS, 1, MOST_ROWS, MOST_ROWS + 1, 13)):
+        ops.screening.by_halves = position < 4
         x = rng.normal(size=(num_rows, width)) * np.exp(rng.normal(0, spread, (num_rows, width)))
         x = x.astype(np.float32)
         exact = ops.linear(x, whole)
         assert np.array_equal(ops.linear(x, head).view(np.uint32), exact.view(np.uint32))
-        found = ops.logits(x, whole if num_rows == 13 else head, CHOICE)
+        found = ops.logits(x, whole if num_rows == 13 or position == 4 else head, CHOICE)
         assert not isinstance(found, np.ndarray) and len(found) == num_rows
+        assert all(bounds.screen.of_peaks == (position >= 4) for bounds in found)  # type: ignore[attr-defined]
         for row, bounds in enumerate(found):
             assert np.all(exact[row] <= bounds.screen.upper(row))  # type: ignore[attr-defined]
             for values in PARAMETERS:
@@ -96,10 +98,18 @@ def test_choices_are_those_of_all_logits(
             assert np.array_equal(bounds.exact().view(np.uint32), exact[row : row + 1].view(np.uint32))
 
 
-def test_every_part_of_the_key_reaches_the_noise() -> None:
+def by_halves(threads: int, isa: str | None = None) -> CpuOps:
+    """Operations that read half of the bits of a split head."""
+    ops = CpuOps(threads, isa)
+    ops.screening.by_halves = True
+    return ops
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_every_part_of_the_key_reaches_the_noise(halves: bool) -> None:
     rng = np.random.default_rng(6)
     weight = random_head(rng, 400, 64, "random")
-    ops = CpuOps(1)
+    ops = by_halves(1) if halves else CpuOps(1)
     x = rng.normal(size=(1, 64)).astype(np.float32)
     logits = ops.linear(x, ops.matrix(weight))[0]
     head, found = ops.head(weight), set()
@@ -119,6 +129,7 @@ def test_every_instruction_set_has_the_same_bounds(isa: str, num_rows: int) -> N
     x = rng.normal(size=(num_rows, 96)).astype(np.float32)
     uppers = []
     for ops in (CpuOps(1, "scalar"), CpuOps(2, isa)):
+        ops.screening.by_halves = num_rows == 1
         bounds = ops.logits(x, ops.head(weight), CHOICE)
         uppers.append(np.stack([b.screen.upper(i) for i, b in enumerate(bounds)]))  # type: ignore[union-attr]
     assert np.array_equal(uppers[0].view(np.uint32), uppers[1].view(np.uint32))
@@ -130,7 +141,7 @@ def test_a_likely_choice_computes_little() -> None:
     x = rng.normal(size=(1, 640)).astype(np.float32)
     values = np.clip(np.round(rng.normal(0, 40, (4096, 640))), -127, 127).astype(np.int8)
     values[1234] = np.clip(np.round(x[0] * 50), -127, 127)
-    ops = CpuOps(2)
+    ops = by_halves(2)
     (bounds,) = ops.logits(x, ops.head(head_of(values, np.full((4096, 20), 0.01))), CHOICE)
     assert bounds.choose(0.0, 0.0, 0, 0, 0, 0) == 1234  # type: ignore[union-attr]
     assert bounds.screen.num_rescored <= 2  # type: ignore[union-attr]
@@ -197,7 +208,7 @@ def test_peaks_that_are_not_finite_are_left_to_the_logits(bad: float) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_is_left_to_the_logits(bad: float) -> None:
     rng = np.random.default_rng(5)
-    ops = CpuOps(2)
+    ops = by_halves(2)
     head = ops.head(random_head(rng, 64, 64, "random"))
     x = rng.normal(size=(1, 64)).astype(np.float32)
     x[0, 7] = bad
