@@ -6,6 +6,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string_view>
 
 #include "quant/half.h"
@@ -120,12 +121,14 @@ static_assert(sizeof(BlockQ6_K) == 210 && sizeof(BlockF32) == 4 && sizeof(BlockF
 // Q4_K, Q5_K: eight 6-bit scales and eight 6-bit mins from 12 bytes. Bytes 0-3 and 4-7: low six bits of the first
 // four scales and mins; their upper two bits, and the nibbles of bytes 8-11, make the last four.
 inline void unpack_scales(const uint8_t packed[kScaleBytes], uint8_t scales[8], uint8_t mins[8]) {
-  for (int i = 0; i < 4; ++i) {
-    scales[i] = packed[i] & 63;
-    mins[i] = packed[i + 4] & 63;
-    scales[i + 4] = static_cast<uint8_t>((packed[i + 8] & 15) | (packed[i] >> 6) << 4);
-    mins[i + 4] = static_cast<uint8_t>((packed[i + 8] >> 4) | (packed[i + 4] >> 6) << 4);
-  }
+  uint32_t low_scales, low_mins, nibbles;  // four bytes each
+  std::memcpy(&low_scales, packed, 4);
+  std::memcpy(&low_mins, packed + 4, 4);
+  std::memcpy(&nibbles, packed + 8, 4);
+  const uint32_t words[4] = {low_scales & 0x3f3f3f3f, (nibbles & 0x0f0f0f0f) | (low_scales >> 6 & 0x03030303) << 4,
+                             low_mins & 0x3f3f3f3f, (nibbles >> 4 & 0x0f0f0f0f) | (low_mins >> 6 & 0x03030303) << 4};
+  std::memcpy(scales, words, 8);
+  std::memcpy(mins, words + 2, 8);
 }
 
 // Q3_K: sixteen 6-bit scales, less 32. Low nibbles: bytes 0-7 (low halves, then high halves); upper two bits:
