@@ -1,31 +1,13 @@
+// Panels of quantised values: packed.h has their layout.
 #include "quant/packed.h"
 
 #include <algorithm>
 #include <cstring>
 
+#include "quant/words.h"
+
 namespace pellucid::quant {
 namespace {
-
-// The rows of the panel after one, asked for in parts while it is packed. Its rows are read side by side, so that the
-// processor does not see the next ones coming: with this, packing takes a quarter to a half of its time.
-class NextRows {
- public:
-  NextRows(const uint8_t* src, int64_t rows, int64_t row_bytes, int64_t first, int64_t panel_rows, int64_t parts)
-      : bytes_(src + std::min(first, rows) * row_bytes),
-        size_(std::min(panel_rows, std::max<int64_t>(rows - first, 0)) * row_bytes),
-        parts_(parts) {}
-  // Parts [begin, end).
-  void prefetch(int64_t begin, int64_t end) const {
-    for (int64_t at = size_ * begin / parts_; at < size_ * end / parts_; at += 64) __builtin_prefetch(bytes_ + at);
-  }
-
- private:
-  const uint8_t* bytes_;
-  int64_t size_, parts_;
-};
-
-// Four words of four bytes each.
-using Words = uint32_t __attribute__((vector_size(16)));
 
 // The stored values of one row's block of 32 inputs: groups 0 to 3 and 4 to 7 of packed.h's T, input 4 g in the lowest byte.
 struct Groups {
@@ -34,24 +16,8 @@ struct Groups {
 
 constexpr uint32_t kNibbles = 0x0f0f0f0f, kTwoBits = 0x03030303, kOneBit = 0x01010101;
 
-Words words_at(const uint8_t* bytes) {
-  Words w;
-  std::memcpy(&w, bytes, sizeof w);
-  return w;
-}
-
-// Word i of row r -> word r of t[i].
-void transpose(Words a, Words b, Words c, Words d, Words* t) {
-  const Words ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
-  const Words ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-  t[0] = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-  t[1] = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-  t[2] = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
-  t[3] = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
-}
-
 // T[g] of four rows.
-void transpose(const Groups (&rows)[4], Words (&t)[8]) {
+void to_groups(const Groups (&rows)[4], Words (&t)[8]) {
   transpose(rows[0].low, rows[1].low, rows[2].low, rows[3].low, t);
   transpose(rows[0].high, rows[1].high, rows[2].high, rows[3].high, t + 4);
 }
@@ -106,6 +72,9 @@ Groups joined(Groups t, const uint8_t* bytes, int shift, uint32_t mask, int abov
   const Groups upper = bits_of(bytes, shift, mask);
   return {t.low | upper.low << above, t.high | upper.high << above};
 }
+
+// Signed bytes + 128.
+Groups flipped(const Groups& t) { return {t.low ^ 0x80808080, t.high ^ 0x80808080}; }
 
 Groups values(const BlockQ4_0& x, int) { return nibbles_of_32(x.qs); }
 Groups values(const BlockQ4_1& x, int) { return nibbles_of_32(x.qs); }
@@ -164,7 +133,6 @@ void pack_quantised(const uint8_t* src, int64_t rows, int64_t inputs, int64_t fi
   constexpr PackedLayout kLayout = packed_layout(kFormat);
   const int64_t blocks = inputs / kBlock, row_bytes = inputs / kValues * static_cast<int64_t>(sizeof(B));
   const int live = static_cast<int>(std::min<int64_t>(kLanes, rows - first));
-  [[maybe_unused]] const uint32_t flip = wide_is_signed ? 0 : 0x80808080;
   auto block_of = [&](int r, int64_t b) -> const B& {
     return reinterpret_cast<const B*>(src + (first + r) * row_bytes)[b / kBlocksEach];
   };
@@ -201,96 +169,17 @@ void pack_quantised(const uint8_t* src, int64_t rows, int64_t inputs, int64_t fi
       Groups four[4] = {};
       for (int i = 0; i < 4 && r + i < live; ++i) {
         four[i] = values(block_of(r + i, b), static_cast<int>(b % kBlocksEach));
-        if constexpr (kLayout.bits == 8) four[i] = {four[i].low ^ flip, four[i].high ^ flip};
+        if (kLayout.bits == 8 && !wide_is_signed) four[i] = flipped(four[i]);
       }
       Words t[8];
-      transpose(four, t);
+      to_groups(four, t);
       write_planes<kLayout.bits>(t, out + 4 * r);
     }
     out += 64 * kLayout.bits;
   }
 }
 
-// 16 bytes of rows of floats, kWide values at a time; zeros past the end of a row and past the last one.
-template <class T> struct FloatRows {
-  static constexpr int kWide = 16 / sizeof(T);
-  const uint8_t* src;  // of the panel's first row
-  int64_t inputs;
-  int live;
-
-  Words at(int row, int64_t input) const {
-    Words w = {};
-    if (row >= live) return w;
-    const uint8_t* from = src + (row * inputs + input) * static_cast<int64_t>(sizeof(T));
-    if (input + kWide <= inputs) return words_at(from);
-    std::memcpy(&w, from, static_cast<size_t>(inputs - input) * sizeof(T));
-    return w;
-  }
-  // Words of four rows.
-  void words(int row, int64_t input, Words* t) const {
-    transpose(at(row, input), at(row + 1, input), at(row + 2, input), at(row + 3, input), t);
-  }
-  // t[i]: input + i of kWide rows.
-  void columns(int row, int64_t input, Words* t) const {
-    if constexpr (kWide == 4) {
-      words(row, input, t);
-    } else {
-      using Halves = uint16_t __attribute__((vector_size(16)));
-      Words a[4], b[4];
-      words(row, input, a);
-      words(row + 4, input, b);
-      for (int i = 0; i < 4; ++i) {
-        const auto x = reinterpret_cast<Halves>(a[i]), y = reinterpret_cast<Halves>(b[i]);
-        t[2 * i] = reinterpret_cast<Words>(__builtin_shufflevector(x, y, 0, 2, 4, 6, 8, 10, 12, 14));
-        t[2 * i + 1] = reinterpret_cast<Words>(__builtin_shufflevector(x, y, 1, 3, 5, 7, 9, 11, 13, 15));
-      }
-    }
-  }
-};
-
-template <class T> FloatRows<T> float_rows(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first) {
-  return {src + first * inputs * static_cast<int64_t>(sizeof(T)), inputs, static_cast<int>(std::min<int64_t>(kFloatRows, rows - first))};
-}
-
-template <class T> void pack_float(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* panel) {
-  constexpr int kWide = FloatRows<T>::kWide;
-  const FloatRows<T> some = float_rows<T>(src, rows, inputs, first);
-  const NextRows next(src, rows, inputs * static_cast<int64_t>(sizeof(T)), first + kFloatRows, kFloatRows, inputs);
-  for (int64_t k = 0; k < inputs; k += kWide) {
-    next.prefetch(k, std::min(k + kWide, inputs));
-    for (int r = 0; r < kFloatRows; r += kWide) {
-      Words t[kWide];
-      some.columns(r, k, t);
-      for (int i = 0; i < kWide && k + i < inputs; ++i)
-        std::memcpy(panel + ((k + i) * kFloatRows + r) * static_cast<int64_t>(sizeof(T)), &t[i], 16);
-    }
-  }
-}
-
-// Without bf16 values that are nearly nothing.
-Words without_least(Words w) {
-  using Halves = uint16_t __attribute__((vector_size(16)));
-  const auto x = reinterpret_cast<Halves>(w);
-  return reinterpret_cast<Words>(x & reinterpret_cast<Halves>((x & 0x7fff) >= kLeastBf16));
-}
-
 }  // namespace
-
-void pack_pair_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* panel) {
-  const FloatRows<uint16_t> some = float_rows<uint16_t>(src, rows, inputs, first);
-  const NextRows next(src, rows, inputs * 2, first + kFloatRows, kFloatRows, pair_blocks(inputs));
-  for (int64_t block = 0; block < pair_blocks(inputs); ++block, panel += kPairInputs * kFloatRows * 2) {
-    next.prefetch(block, block + 1);
-    for (int r = 0; r < kFloatRows; r += 4) {
-      Words t[kPairInputs / 2];
-      some.words(r, block * kPairInputs, t);
-      for (int p = 0; p < kPairInputs / 2; ++p) {
-        const Words pairs = without_least(t[p]);
-        std::memcpy(panel + (p * kFloatRows + r) * 4, &pairs, 16);
-      }
-    }
-  }
-}
 
 void pack_split_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* upper, uint8_t* lower) {
   const int64_t blocks = inputs / kBlock, row_bytes = blocks * static_cast<int64_t>(sizeof(BlockQ8_0));
@@ -312,11 +201,11 @@ void pack_split_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t 
     for (int r = 0; r < live; ++r) block_scales(block_of(r), static_cast<int>(b % 2), r, line);
     for (int r = 0; r < live; r += 4) {
       Groups four[4] = {};
-      for (int i = 0; i < 4 && r + i < live; ++i) four[i] = values(block_of(r + i), 0);
+      for (int i = 0; i < 4 && r + i < live; ++i) four[i] = flipped(values(block_of(r + i), 0));
       Words t[8];
-      transpose(four, t);
+      to_groups(four, t);
       write_planes<4>(t, lower + 4 * r);
-      for (Words& words : t) words = (words ^ 0x80808080) >> 4;
+      for (Words& words : t) words >>= 4;
       write_planes<4>(t, upper + 4 * r);
     }
     upper += kNibbleBytes;
@@ -327,9 +216,9 @@ void pack_split_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t 
 void pack_panel(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, bool wide_is_signed,
                 uint8_t* panel) {
   switch (format) {
-    case Format::F32: return pack_float<uint32_t>(src, rows, inputs, first, panel);
+    case Format::F32:
     case Format::F16:
-    case Format::BF16: return pack_float<uint16_t>(src, rows, inputs, first, panel);
+    case Format::BF16: return pack_float_panel(format, src, rows, inputs, first, panel);
 #define PELLUCID_PACK(name, n) \
   case Format::name: return pack_quantised<Format::name, Block##name, n>(src, rows, inputs, first, wide_is_signed, panel);
     PELLUCID_PACK(Q4_0, kBlock)

@@ -93,6 +93,7 @@ constexpr int64_t panel_bytes(Format format, int64_t inputs) {
 // (row by row) into `panel`. 8-bit values are stored as they are if wide_is_signed, else + 128.
 void pack_panel(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, bool wide_is_signed,
                 uint8_t* panel);
+void pack_float_panel(Format format, const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* panel);
 
 // --- panels of BF16 in pairs ------------------------------------------------------------------------------------
 
