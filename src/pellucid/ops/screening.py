@@ -10,7 +10,7 @@ from pellucid.types import Float32, Screened
 
 SPLIT_FORMATS: Final = ("Q8_0",)  # of heads that can be screened: quant/packed.h
 
-# A screen reads about 0.56 of the head, and each panel that a row leaves in question once more and whole. Peaks read all.
+# A screen reads about 0.56 of the head, and whole each panel that a row leaves in question; peaks read all of it.
 MOST_RESCORED: Final = 0.4  # of the panels, by all rows, above which peaks cost less
 MEMORY: Final = 1 / 8  # of the newest choice in the running mean
 TRIED_EVERY: Final = 32  # passes, while it does not pay
@@ -18,8 +18,8 @@ MOST_ROWS: Final = 4  # beyond it the products cost more than the bytes (bench/R
 
 
 class Screening:
-    """Whether the next pass reads half of a split head, judged by what the last choices had to compute. A matter of time
-    alone: the choice is the same either way."""
+    """Whether the next pass reads half of a split head, judged by what the last choices had to compute. A matter of
+    time alone: the choice is the same either way."""
 
     def __init__(self) -> None:
         self.mean_rescored = 0.0
