@@ -38,21 +38,12 @@ struct RowArgs {
   Screen* screen;
 };
 
-// Squares of x: of all inputs, and of those that are not hot.
-struct Energy {
-  double all = 0, cold = 0;
-};
-
-// What bounds a row of x (kernels/screen.cc).
-float norm_of(const Energy& energy, int64_t num_blocks) {
-  // Of both chains of fused multiply-adds, their products d_b s_b and the last additions, each against the least radius.
-  const double rounding = static_cast<double>(4 * num_blocks + 8) * kEpsilon * 1.01 * 724.1 / quant::kLeastRadius;
-  const double slack = 1.0 + 32 * kEpsilon;  // of the bound's own arithmetic
-  return std::nextafter(static_cast<float>((std::sqrt(energy.cold) + rounding * std::sqrt(energy.all)) * slack), kInfinity);
-}
-
-// One rounded block of x as a ScreenBlock, its squares added; hot inputs that lie in it: from hot[next] on.
-ScreenBlock block_of(const Matrix& m, int64_t b, const uint8_t* x, size_t next, Energy& energy) {
+// One rounded block of x as a ScreenBlock; hot inputs that lie in it, at most one term each, from hot[next] on.
+ScreenBlock block_of(const Matrix& m, int64_t b, const uint8_t* x, size_t next) {
+  const double n = static_cast<double>(m.inputs / quant::kBlock);
+  // Of both chains of fused multiply-adds, their products d_b s_b and the last addition, each against the least radius.
+  const double rounding = (4 * n + 8) * kEpsilon * 1.01 * 724.1 / quant::kLeastRadius;
+  const double slack = 1.0 + (n + 8) * 4 * kEpsilon;  // of the spread's own chain
   const auto* q = reinterpret_cast<const int8_t*>(x);
   int64_t sum = 0, squares = 0;
   for (int i = 0; i < quant::kBlock; ++i) {
@@ -68,9 +59,8 @@ ScreenBlock block_of(const Matrix& m, int64_t b, const uint8_t* x, size_t next, 
   ScreenBlock block;
   std::memcpy(&block.scale, x + quant::kBlock, 4);
   std::memcpy(block.q, q, quant::kBlock);
-  const double scale = block.scale;
-  energy.all += scale * scale * static_cast<double>(squares);
-  energy.cold += scale * scale * static_cast<double>(cold_squares);
+  const double norm = std::sqrt(static_cast<double>(cold_squares)) + rounding * std::sqrt(static_cast<double>(squares));
+  block.norm = std::nextafter(static_cast<float>(norm * slack * static_cast<double>(block.scale)), kInfinity);
   block.start = static_cast<int32_t>(8 * cold_sum - 128 * sum);
   return block;
 }
@@ -84,10 +74,9 @@ void rows_stage(const void* arguments, Worker&) {
   std::fill(s.unsound, s.unsound + s.num_threads, 0);
   size_t next = 0;
   ScreenTerm* term = s.terms;
-  Energy energy[kMaxScreenRows];
   for (int64_t b = 0; b < num_blocks; ++b) {
     for (int row = 0; row < s.num_rows; ++row)
-      s.blocks[b * s.num_rows + row] = block_of(m, b, s.xq_of(row) + b * kActivationBytes, next, energy[row]);
+      s.blocks[b * s.num_rows + row] = block_of(m, b, s.xq_of(row) + b * kActivationBytes, next);
     for (; next < m.hot.size() && m.hot[next] < (b + 1) * quant::kBlock; ++next, ++term) {
       *term = {static_cast<int32_t>(b), static_cast<int32_t>(next / 4), {}};
       for (int row = 0; row < s.num_rows; ++row)
@@ -95,7 +84,6 @@ void rows_stage(const void* arguments, Worker&) {
     }
   }
   *term = {-1, 0, {}};
-  for (int row = 0; row < s.num_rows; ++row) s.norms[row] = norm_of(energy[row], num_blocks);
 }
 
 // The flags as before a pass.
@@ -254,10 +242,9 @@ Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_, int num_rows_,
   const size_t halves = kind == Kind::kHalves;
   const size_t sizes[] = {rows * num_blocks * kActivationBytes, halves * rows * num_blocks * sizeof(ScreenBlock),
                           halves * (quant::kHotInputs + 1) * sizeof(ScreenTerm), rows * bounds * kPanel * 4, rows * bounds * 4,
-                          halves * rows * threads * 4, threads * 4, halves * rows * 4};
-  constexpr int kArrays = sizeof sizes / sizeof sizes[0];
-  size_t total = 0, starts[kArrays];
-  for (int i = 0; i < kArrays; ++i) {
+                          halves * rows * threads * 4, threads * 4};
+  size_t total = 0, starts[7];
+  for (int i = 0; i < 7; ++i) {
     starts[i] = total;
     total += whole(kLine, sizes[i]);
   }
@@ -270,7 +257,6 @@ Screen::Screen(std::shared_ptr<Matrix> matrix_, int num_threads_, int num_rows_,
   highest = reinterpret_cast<float*>(at(4));
   likely = reinterpret_cast<int32_t*>(at(5));
   unsound = reinterpret_cast<int32_t*>(at(6));
-  norms = reinterpret_cast<float*>(at(7));
 }
 
 // The inputs with the most energy, and all headers for them. Not part of a recording.
@@ -296,8 +282,8 @@ void Runner::screen(const float* x, Screen& s) {
   }
   s.x = x;
   const int64_t step = std::max<int64_t>(1, std::min<int64_t>((32 << 10) / m.panel_bytes, m.num_panels / (4 * num_threads())));
-  const ScreenArgs args{m.as_weight(nullptr), s.blocks,  s.terms,    s.norms,       s.upper,             s.highest,
-                        s.likely,             s.unsound, s.num_rows, m.inputs / quant::kBlock, s.num_threads, step};
+  const ScreenArgs args{m.as_weight(nullptr), s.blocks,  s.terms,    s.upper,       s.highest,            s.likely,
+                        s.unsound,            s.num_rows, m.inputs / quant::kBlock, s.num_threads, step};
   Stage stages[kMaxScreenRows + 2];
   int n = 0;
   for (int row = 0; row < s.num_rows; ++row)

@@ -44,7 +44,6 @@ struct Screen {
   uint8_t* xq;  // each row rounded by itself; from peaks: once it is needed
   ScreenBlock* blocks;
   ScreenTerm* terms;
-  float* norms;  // [num_rows]
   float* upper;
   float* highest;  // [num_rows][num_bounds]
   int32_t* likely;

@@ -73,6 +73,7 @@ inline constexpr int kMaxScreenRows = 8;
 struct ScreenBlock {
   int32_t start;  // 8 sum(q not hot) - 128 sum(q)
   float scale;
+  float norm;     // scale * |q not hot|, and what the roundings may add
   int8_t q[32];
 };
 // A hot input: its values' lower nibbles are in group `group` of the panel's header; the others of each `q` are 0.
@@ -84,7 +85,6 @@ struct ScreenArgs {
   PackedWeight weight;        // bias: padded to whole panels
   const ScreenBlock* blocks;
   const ScreenTerm* terms;    // ascending by block; ends with block -1
-  const float* norms;         // [rows] |x not hot|, and what the roundings may add
   float* upper;               // [rows][num_panels][16] bounds of the outputs; -inf past the end
   float* panel_upper;         // [rows][num_panels] the largest of each
   int32_t* likely;            // [rows][num_threads] the panel with the largest estimate; -1 before

@@ -2,11 +2,10 @@
 //
 // The exact value of a row is z = the float32 chain over blocks b of D_b * fl(d_b s_b), D_b = sum(q x) an exact integer,
 // d_b the row's scale, s_b the scale of x. The screen runs the same chain with C_b, in which the lower nibble of every
-// input that is not hot counts as 8. Then (Cauchy and Schwarz)
-//   |sum((D_b - C_b) d_b s_b)| = |sum((nibble - 8) d_b * q s_b)| <= radius * |x|,
-// radius: the header's, |x|: the norm of the inputs not hot; and both chains are off by at most
-//   n 2^-24 (1 + small) sum |D_b d_b s_b|,   |D_b s_b| <= 724.1 |all of x_b|,   sqrt(sum(d_b^2)) <= radius / kLeastRadius,
-// which ScreenArgs::norms carry, too (native/screen.cc). So z <= c + radius * norm.
+// input that is not hot counts as 8. Then (Cauchy and Schwarz, block by block)
+//   |D_b - C_b| = |sum((nibble - 8) x)| <= radius * |x_b|,   radius: the header's, |x_b|: norm of the inputs not hot
+// and both chains are off by at most n 2^-24 (1 + small) sum |D_b d_b s_b|, |D_b| <= 724.1 |all of x_b|: ScreenBlock::norm
+// carries that too (native/screen.cc). So z <= c + radius * sum(|d_b| norm_b).
 #include <algorithm>
 
 #include "kernels/ahead.h"
@@ -18,16 +17,14 @@
 namespace pellucid::PELLUCID_ISA {
 namespace {
 
-constexpr float kLeastBound = 1e-29f;  // what underflows is below it
-
-template <int R> struct Centers {
-  f32x16 of[R];  // sum(C_b d_b s_b)
+template <int R> struct Bounds {
+  f32x16 center[R], spread[R];  // sum(C_b d_b s_b); sum(|d_b| norms_b)
 };
 
 // One block of rows [row, row + R) of x; hot inputs from `term` on add their nibbles. -> the next block's first term.
 template <int R>
 PELLUCID_INLINE const ScreenTerm* add_screened_block(const ScreenArgs& a, int64_t row, const uint8_t* header, const uint8_t* planes,
-                                                     f32x16 d, int64_t b, const ScreenTerm* term, Centers<R>& centers) {
+                                                     f32x16 d, int64_t b, const ScreenTerm* term, Bounds<R>& bounds) {
   const ScreenBlock* x = a.blocks + b * a.rows + row;
   i32x16 dots[R];
   for (int r = 0; r < R; ++r) dots[r] = zero_i();
@@ -41,15 +38,21 @@ PELLUCID_INLINE const ScreenTerm* add_screened_block(const ScreenArgs& a, int64_
     const u8x64 nibbles = term->group % 2 ? high_nibbles(pair) : low_nibbles(pair);
     for (int r = 0; r < R; ++r) dots[r] = dot4(dots[r], nibbles, term->q[row + r]);
   }
-  for (int r = 0; r < R; ++r) centers.of[r] = fma(to_float(dots[r]), mul(d, set1(x[r].scale)), centers.of[r]);
+  for (int r = 0; r < R; ++r) {
+    bounds.center[r] = fma(to_float(dots[r]), mul(d, set1(x[r].scale)), bounds.center[r]);
+    bounds.spread[r] = fma(abs(d), set1(x[r].norm), bounds.spread[r]);
+  }
   return term;
 }
 
-template <int R> PELLUCID_INLINE Centers<R> screened_panel(const ScreenArgs& a, int64_t row, const uint8_t* panel, Ahead& ahead) {
+template <int R> PELLUCID_INLINE Bounds<R> screened_panel(const ScreenArgs& a, int64_t row, const uint8_t* panel, Ahead& ahead) {
   const uint8_t* line = panel + quant::kSplitHeader;
   const uint8_t* planes = line;
-  Centers<R> centers;
-  for (int r = 0; r < R; ++r) centers.of[r] = zero_f();
+  Bounds<R> bounds;
+  for (int r = 0; r < R; ++r) {
+    bounds.center[r] = zero_f();
+    bounds.spread[r] = set1(1e-30f);  // what underflows is below it
+  }
   const ScreenTerm* term = a.terms;
   for (int64_t b = 0; b < a.num_blocks; ++b, planes += quant::kNibbleBytes) {
     if (b % 2 == 0) {
@@ -57,9 +60,9 @@ template <int R> PELLUCID_INLINE Centers<R> screened_panel(const ScreenArgs& a, 
       planes += 64;
     }
     if constexpr (R > 1) ahead.next_block();
-    term = add_screened_block<R>(a, row, panel, planes, lanes_f16(line, b % 2), b, term, centers);
+    term = add_screened_block<R>(a, row, panel, planes, lanes_f16(line, b % 2), b, term, bounds);
   }
-  return centers;
+  return bounds;
 }
 
 }  // namespace
@@ -81,16 +84,16 @@ void screen(const void* arguments, Worker& worker) {
       for (int64_t tile = 0; tile < tiles; ++tile)
         with_number<kTileRows>(std::min<int64_t>(a.rows - tile * kTileRows, kTileRows), [&](auto rows) {
           const int64_t first = tile * kTileRows;
-          const Centers centers = screened_panel<rows>(a, first, panel, ahead);
+          const Bounds bounds = screened_panel<rows>(a, first, panel, ahead);
           for (int r = 0; r < rows; ++r) {
             const int64_t row = first + r;
-            f32x16 upper = add(centers.of[r], fma(radius, set1(a.norms[row]), set1(kLeastBound)));
+            f32x16 upper = add(bounds.center[r], mul(radius, bounds.spread[r]));
             upper = add(upper, bias);  // monotone: still a bound
             unsound = select_less(upper, infinity, unsound, set1(1.0f));
             if (left < 16) upper = blend((1u << left) - 1, upper, set1(-__builtin_inff()));
             store(a.upper + 16 * (row * w.num_panels + p), upper);
             a.panel_upper[row * w.num_panels + p] = reduce_max(upper);
-            const float likely = reduce_max(add(centers.of[r], bias));
+            const float likely = reduce_max(add(bounds.center[r], bias));
             if (likely > best[row] && left >= 16) {
               best[row] = likely;
               a.likely[row * a.num_threads + worker.index] = static_cast<int32_t>(p);

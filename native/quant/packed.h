@@ -121,9 +121,9 @@ constexpr int64_t lower_bytes(int64_t inputs) { return inputs / kBlock * kNibble
 void pack_split_panel(const uint8_t* src, int64_t rows, int64_t inputs, int64_t first, uint8_t* upper, uint8_t* lower);
 
 // Fills the header of a packed panel for these hot inputs (ascending, num_hot <= kHotInputs): their lower nibbles, and
-// for each row the radius: the norm of (lower nibble - 8) times the scale, of the inputs that are not hot; rounded up, and
-// never below kLeastRadius times the norm of the scales.
-inline constexpr double kLeastRadius = 8.0;
+// for each row the radius: the largest norm, over its blocks, of (lower nibble - 8) of the inputs that are not hot;
+// rounded up, and never below kLeastRadius.
+inline constexpr float kLeastRadius = 8.0f;
 void screen_header(int64_t inputs, const int32_t* hot, int num_hot, const uint8_t* lower, uint8_t* upper);
 
 }  // namespace pellucid::quant

@@ -32,9 +32,8 @@ PELLUCID_WIDE void sum_squares(const uint8_t* __restrict planes, int* __restrict
 
 void screen_header(int64_t inputs, const int32_t* hot, int num_hot, const uint8_t* lower, uint8_t* upper) {
   uint8_t* nibbles = upper + 64;
-  const uint8_t* line = upper + kSplitHeader;  // of scales
   std::memset(nibbles, 0, kHotInputs * 8);
-  double squares[kLanes] = {}, least[kLanes] = {};  // sums of ((nibble - 8) d)^2, of d^2
+  int largest[kLanes] = {};
   int sums[kLanes];
   int next = 0;
   for (int64_t b = 0; b < inputs / kBlock; ++b, lower += kNibbleBytes) {
@@ -46,22 +45,11 @@ void screen_header(int64_t inputs, const int32_t* hot, int num_hot, const uint8_
         byte = static_cast<uint8_t>(byte | value << (next / 4 % 2 * 4));
         sums[r] -= (value - 8) * (value - 8);
       }
-    for (int r = 0; r < kLanes; ++r) {
-      uint16_t half;
-      std::memcpy(&half, line + b % 2 * 32 + 2 * r, 2);
-      const double d = f16_to_f32(half);
-      squares[r] += d * d * sums[r];
-      least[r] += d * d;
-    }
-    if (b % 2 == 1) line += 64 + 2 * kNibbleBytes;
+    for (int r = 0; r < kLanes; ++r) largest[r] = std::max(largest[r], sums[r]);
   }
   float radii[kLanes];
-  for (int r = 0; r < kLanes; ++r) {
-    double radius = std::sqrt(squares[r]);
-    const double at_least = kLeastRadius * std::sqrt(least[r]);
-    if (!(radius >= at_least)) radius = at_least;  // NaN, where a scale is
-    radii[r] = std::nextafter(static_cast<float>(radius), HUGE_VALF);
-  }
+  for (int r = 0; r < kLanes; ++r)
+    radii[r] = std::nextafter(std::max(std::sqrt(static_cast<float>(largest[r])), kLeastRadius), HUGE_VALF);
   std::memcpy(upper, radii, sizeof radii);
 }
 
